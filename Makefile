@@ -1,0 +1,59 @@
+# Each target builds what it needs on a machine that has Python (3.11 or later) and make.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO ?=
+TESTS ?=
+
+.PHONY: demo test lint bench docs peers clean
+
+demo: $(VENV)/.runtime
+	@$(BIN)/armillary demo $(DEMO)
+
+test: lint peers
+	$(BIN)/python -m pytest $(TESTS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/flake8 src compat/src tests benchmarks docs/examples
+	$(BIN)/mypy
+
+bench: $(VENV)/.dev peers
+	$(BIN)/python -m benchmarks.katcp
+
+docs: $(VENV)/.docs
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
+	@echo "open docs/_build/html/index.html"
+
+# Foreign implementations from PyPI, each in an environment of its own: interop tests and benchmarks speak with them.
+peers: .peers/aiokatcp/.ready .peers/katcp/.ready
+
+.peers/aiokatcp/.ready:
+	$(PYTHON) -m venv .peers/aiokatcp
+	.peers/aiokatcp/bin/pip install --quiet --disable-pip-version-check 'aiokatcp==2.3.0'
+	@touch $@
+
+# katcp 0.9.3 imports pkg_resources, which newer setuptools no longer carries.
+.peers/katcp/.ready:
+	$(PYTHON) -m venv .peers/katcp
+	.peers/katcp/bin/pip install --quiet --disable-pip-version-check 'katcp==0.9.3' 'setuptools<81'
+	@touch $@
+
+$(VENV)/.runtime: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	$(BIN)/pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime
+	$(BIN)/pip install --quiet --group dev
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.runtime
+	$(BIN)/pip install --quiet --group docs
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .peers docs/_build

@@ -1,0 +1,3 @@
+"""armillary."""
+
+from armillary.__about__ import __version__

@@ -1,0 +1,1 @@
+"""KATCP without I/O: messages, values, sensors, sampling, handlers, conversations. Pure and synchronous."""

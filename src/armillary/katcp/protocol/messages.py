@@ -1,0 +1,195 @@
+r"""KATCP messages: one line of type, name, optional message id, and arguments.
+
+Grammar and escapes are those of the KATCP guidelines, revision 5, sections 3 and 4; lines are parsed and
+escaped by the ``katcp-codec`` package. Inside armillary the codec's own message class travels
+(`WireMessage`); `Message` is what users see, made only where a user looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from katcp_codec import Message as WireMessage
+from katcp_codec import MessageType, Parser
+
+from .values import STANDARD_TYPES, KatcpSyntaxError
+
+__all__ = [
+    "DEFAULT_LIMIT",
+    "FAIL",
+    "INVALID",
+    "MAX_MID",
+    "OK",
+    "FailReply",
+    "InvalidReply",
+    "Message",
+    "MessageType",
+    "Parser",
+    "Reply",
+    "WireMessage",
+    "inform_line",
+    "line",
+    "line_tail",
+]
+
+# 16 MiB: what the other implementations accept. A smaller limit refuses long bulk subscriptions (20 bytes a
+# sensor name); a larger one lets a peer make this program hold more of an unfinished line.
+DEFAULT_LIMIT = 16 * 1024**2
+MAX_MID = 2**31 - 1
+
+OK = b"ok"
+FAIL = b"fail"
+INVALID = b"invalid"
+
+_INFORM = MessageType.INFORM
+
+
+class FailReply(Exception):
+    """A valid request could not be done. Raise it in a handler to answer ``!name fail text``.
+
+    A client raises it for such an answer. The text is ``str(error)``.
+    """
+
+
+class InvalidReply(Exception):
+    """A request was malformed or unknown. Raise it in a handler to answer ``!name invalid text``.
+
+    A client raises it for such an answer, and for one whose first argument is no known return code.
+    """
+
+
+class Message:
+    """One KATCP message.
+
+    Arguments are given as Python values, encoded by `armillary.katcp.encode`, and kept as bytes.
+
+    Args:
+        mtype: request, reply or inform.
+        name: a letter, then letters, digits and dashes, all ASCII.
+        arguments: the arguments.
+        mid: the message id, 1 to 2**31 - 1, or None.
+
+    Raises:
+        ValueError: the name or the message id is outside its grammar.
+        TypeError: an argument has no KATCP type.
+    """
+
+    __slots__ = ("arguments", "mid", "mtype", "name")
+    __hash__ = None  # type: ignore[assignment]  # mutable, compared by value
+
+    mtype: MessageType
+    name: str
+    arguments: list[bytes]
+    mid: int | None
+
+    def __init__(self, mtype: MessageType, name: str, *arguments: object, mid: int | None = None) -> None:
+        try:
+            WireMessage(mtype, name.encode("ascii"), mid, [])
+        except OverflowError:
+            raise ValueError(f"expected a message id from 1 to {MAX_MID}, got {mid}") from None
+        except ValueError:
+            raise ValueError(f"expected a name of letters, digits and dashes, got {name!r}") from None
+        encode = STANDARD_TYPES.encode
+        self.mtype = mtype
+        self.name = name
+        self.arguments = [encode(argument) for argument in arguments]
+        self.mid = mid
+
+    @classmethod
+    def request(cls, name: str, *arguments: object, mid: int | None = None) -> Message:
+        """A request, ``?name``."""
+        return cls(MessageType.REQUEST, name, *arguments, mid=mid)
+
+    @classmethod
+    def reply(cls, name: str, *arguments: object, mid: int | None = None) -> Message:
+        """A reply, ``!name``."""
+        return cls(MessageType.REPLY, name, *arguments, mid=mid)
+
+    @classmethod
+    def inform(cls, name: str, *arguments: object, mid: int | None = None) -> Message:
+        """An inform, ``#name``."""
+        return cls(MessageType.INFORM, name, *arguments, mid=mid)
+
+    @classmethod
+    def from_wire(cls, wire: WireMessage) -> Message:
+        """The message that the codec parsed."""
+        message = cls.__new__(cls)
+        message.mtype = wire.mtype
+        message.name = wire.name.decode("ascii")
+        message.arguments = wire.arguments
+        message.mid = wire.mid
+        return message
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Message:
+        r"""Parse one line with its terminator (``\n`` or ``\r``).
+
+        Raises:
+            KatcpSyntaxError: it is not exactly one well-formed message.
+        """
+        if raw[-1:] not in (b"\n", b"\r"):
+            raise KatcpSyntaxError("expected a line with its terminator, got no newline at its end", raw)
+        parsed = Parser(len(raw)).append(raw)
+        if len(parsed) != 1:
+            raise KatcpSyntaxError(f"expected one message, got {len(parsed)}", raw)
+        message = parsed[0]
+        if isinstance(message, ValueError):
+            raise KatcpSyntaxError(str(message), raw) from message
+        return cls.from_wire(message)
+
+    def reply_ok(self) -> bool:
+        """Whether this is a reply that says ``ok``."""
+        return self.mtype is MessageType.REPLY and self.arguments[:1] == [OK]
+
+    def __bytes__(self) -> bytes:
+        return line(self.mtype, self.name.encode("ascii"), self.mid, self.arguments)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Message):
+            return NotImplemented
+        return (
+            self.mtype is other.mtype
+            and self.name == other.name
+            and self.arguments == other.arguments
+            and self.mid == other.mid
+        )
+
+    def __repr__(self) -> str:
+        arguments = "".join(f", {argument!r}" for argument in self.arguments)
+        mid = "" if self.mid is None else f", mid={self.mid}"
+        return f"Message(Message.Type.{self.mtype.name}, {self.name!r}{arguments}{mid})"
+
+    Type = MessageType
+    OK = OK
+    FAIL = FAIL
+    INVALID = INVALID
+
+
+class Reply(NamedTuple):
+    """What a request that succeeded brought: unpack it as ``arguments, informs``."""
+
+    arguments: list[bytes]
+    """The reply's arguments after ``ok``."""
+    informs: list[Message]
+    """The informs that belong to the request, in order of arrival."""
+
+
+def line(mtype: MessageType, name: bytes, mid: int | None, arguments: list[bytes]) -> bytes:
+    """The bytes of a message whose name and message id are known to be good."""
+    return bytes(WireMessage(mtype, name, mid, arguments, False))
+
+
+def inform_line(name: str, arguments: Iterable[object], mid: int | None = None) -> bytes:
+    """The bytes of an inform.
+
+    Raises:
+        ValueError: the name is outside its grammar.
+        TypeError: an argument has no KATCP type.
+    """
+    return bytes(Message(_INFORM, name, *arguments, mid=mid))
+
+
+def line_tail(arguments: list[bytes]) -> bytes:
+    """The bytes of a message after its name and message id: the same for every receiver."""
+    return bytes(WireMessage(_INFORM, b"x", None, arguments, False))[2:]
