@@ -1,3 +1,18 @@
-"""armillary."""
+"""Trio-native servers, clients, samplers and managers for laboratories and observatories."""
+
+# The package, from the bottom up. Arrows point down only, and systems stand beside each other: a module may
+# import what is further up in this list, and nothing of another system (tests/test_layers.py).
+#
+#   errors            the few errors that all share, by cause: you, the peer, the network
+#   _wire/            bytes, delays and deadlines without I/O: lines, back-off, timetable
+#   _runtime/         trio: outbox, sessions with drain, dialling and TLS, mailboxes, exceptions of nurseries
+#   katcp/            KATCP device control
+#     protocol/         without I/O: messages, values, sensors, sampling, conversations, mirroring
+#     device server session ...     a device and its clients
+#     client reconnect mirror ...   a server and its sensors, from the other side
+#   testing/          all of it inside a test's nursery, on streams in memory
+#   cli, demo         the ``armillary`` command
 
 from armillary.__about__ import __version__
+
+__all__ = ["__version__"]

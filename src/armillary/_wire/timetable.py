@@ -17,38 +17,41 @@ class Timetable(Generic[K]):
 
     Moving a deadline leaves its old entry in the heap until it surfaces. A sampler with a long and a short
     period moves its deadline thousands of times before the long one surfaces, so the heap is rebuilt when
-    dead entries outnumber the living: memory stays proportional to the number of keys.
+    dead entries outnumber the living: memory stays proportional to the number of keys. An entry lives as long
+    as it is the very one remembered for its key; comparing deadlines instead would revive dead entries when a
+    key returns to an earlier deadline.
     """
 
     def __init__(self) -> None:
-        self._deadlines: dict[K, float] = {}
+        self._entries: dict[K, tuple[float, int, K]] = {}
         self._heap: list[tuple[float, int, K]] = []
         self._order = itertools.count()  # equal deadlines come out first in, first out; keys need no order
 
     def __len__(self) -> int:
-        return len(self._deadlines)
+        return len(self._entries)
 
     def set(self, key: K, at: float) -> None:
         """Wake `key` at `at`, and no longer when it was to be woken before."""
-        if self._deadlines.get(key) == at:
+        entry = self._entries.get(key)
+        if entry is not None and entry[0] == at:
             return
-        self._deadlines[key] = at
-        heapq.heappush(self._heap, (at, next(self._order), key))
-        if len(self._heap) > 2 * len(self._deadlines) + 16:
-            self._rebuild()
+        entry = (at, next(self._order), key)
+        self._entries[key] = entry
+        heapq.heappush(self._heap, entry)
+        self._shrink()
 
     def discard(self, key: K) -> None:
         """Do not wake `key`."""
-        if self._deadlines.pop(key, None) is not None and not self._deadlines:
-            self._heap.clear()
+        if self._entries.pop(key, None) is not None:
+            self._shrink()
 
     def next(self) -> float | None:
         """The earliest deadline, or None when nobody is to be woken."""
         heap = self._heap
         while heap:
-            at, _, key = heap[0]
-            if self._deadlines.get(key) == at:
-                return at
+            entry = heap[0]
+            if self._entries.get(entry[2]) is entry:
+                return entry[0]
             heapq.heappop(heap)
         return None
 
@@ -59,9 +62,14 @@ class Timetable(Generic[K]):
         """
         while (at := self.next()) is not None and at <= now:
             _, _, key = heapq.heappop(self._heap)
-            del self._deadlines[key]
+            del self._entries[key]
+            self._shrink()
             yield key, at
 
-    def _rebuild(self) -> None:
-        self._heap = [entry for entry in self._heap if self._deadlines.get(entry[2]) == entry[0]]
-        heapq.heapify(self._heap)
+    def _shrink(self) -> None:
+        # 16: a small heap is not worth rebuilding at every other move; dead entries surface soon enough.
+        # 0: an idle timetable keeps nobody's key alive.
+        spare = 16 if self._entries else 0
+        if len(self._heap) > 2 * len(self._entries) + spare:
+            self._heap = list(self._entries.values())
+            heapq.heapify(self._heap)

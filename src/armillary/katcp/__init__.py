@@ -1,6 +1,19 @@
-"""KATCP device control."""
+"""KATCP device control: devices and their servers, clients, sensors, sampling and mirrors.
 
+Ready-made groups of sensors live in modules of their own, which load what they read:
+`armillary.katcp.telemetry` (this host) and `armillary.katcp.clock` (clock synchronisation).
+"""
+
+from .client import Client, PendingRequest, open_client, open_client_on
+from .device import Device, request_timeout_hint
+from .groups import SensorGroup, sample_group
+from .logs import LogHandler, forward_logs
+from .mirror import MirroredSensors, SensorChange
+from .protocol.conversation import ProtocolError
+from .protocol.handlers import ArgumentError
+from .protocol.lifecycle import ClientState
 from .protocol.messages import DEFAULT_LIMIT, FailReply, InvalidReply, Message, MessageType, Reply
+from .protocol.mirroring import SensorDescription, SyncState
 from .protocol.readings import Reading, SensorStatus
 from .protocol.sampling import Sampling, Strategy
 from .protocol.sensor_set import SensorSet
@@ -16,31 +29,56 @@ from .protocol.values import (
     TypeInfo,
     TypeRegistry,
 )
+from .reconnect import PersistentClient, open_persistent_client
+from .requests import RequestContext
 from .sensors import AggregateSensor, Sensor, SimpleAggregateSensor
+from .server import serve_device, serve_device_on
 
 __all__ = [
-    "DEFAULT_LIMIT",
-    "STANDARD_TYPES",
     "Address",
     "AggregateSensor",
+    "ArgumentError",
+    "Client",
+    "ClientState",
+    "DEFAULT_LIMIT",
+    "Device",
     "DeviceStatus",
     "FailReply",
     "InvalidReply",
     "KatcpSyntaxError",
+    "LogHandler",
     "LogLevel",
     "Message",
     "MessageType",
+    "MirroredSensors",
     "Now",
+    "PendingRequest",
+    "PersistentClient",
+    "ProtocolError",
     "Reading",
     "Reply",
+    "RequestContext",
+    "STANDARD_TYPES",
     "Sampling",
     "Sensor",
+    "SensorChange",
+    "SensorDescription",
+    "SensorGroup",
     "SensorSet",
     "SensorStatus",
     "SimpleAggregateSensor",
     "Strategy",
+    "SyncState",
     "Timestamp",
     "TimestampOrNow",
     "TypeInfo",
     "TypeRegistry",
+    "forward_logs",
+    "open_client",
+    "open_client_on",
+    "open_persistent_client",
+    "request_timeout_hint",
+    "sample_group",
+    "serve_device",
+    "serve_device_on",
 ]

@@ -22,15 +22,11 @@ class Sensor(sensors.Sensor[T]):
         return time.time()
 
 
-class AggregateSensor(aggregates.AggregateSensor[T]):
+class AggregateSensor(aggregates.AggregateSensor[T], Sensor[T]):
     __doc__ = aggregates.AggregateSensor.__doc__
     __slots__ = ()
 
-    now = staticmethod(Sensor.now)
 
-
-class SimpleAggregateSensor(aggregates.SimpleAggregateSensor[T]):
+class SimpleAggregateSensor(aggregates.SimpleAggregateSensor[T], AggregateSensor[T]):
     __doc__ = aggregates.SimpleAggregateSensor.__doc__
     __slots__ = ()
-
-    now = staticmethod(Sensor.now)

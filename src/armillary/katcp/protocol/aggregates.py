@@ -103,7 +103,7 @@ class AggregateSensor(Sensor[T]):
 
 
 class _Link:
-    """What the target and its sensors hold of an aggregate: callbacks that undo themselves once it is gone."""
+    """What the target and its sensors hold of an aggregate: callbacks that end with it."""
 
     def __init__(self, aggregate: AggregateSensor[Any], target: SensorSet) -> None:
         self._aggregate = weakref.ref(aggregate)
@@ -183,9 +183,6 @@ class SimpleAggregateSensor(AggregateSensor[T]):
         if not changed:
             return None
         status, value = self.aggregate_compute()
-        if reading is not None and old_reading is not None:
-            timestamp = reading.timestamp
-        else:
-            timestamp = self.now()
+        timestamp = reading.timestamp if reading is not None and old_reading is not None else self.now()
         # A child's late reading, or a clock set back, must not turn the aggregate's time back.
         return Reading(max(timestamp, self.reading.timestamp), status, value)

@@ -7,7 +7,6 @@ escaped by the ``katcp-codec`` package. Inside armillary the codec's own message
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from katcp_codec import Message as WireMessage
@@ -28,9 +27,9 @@ __all__ = [
     "Parser",
     "Reply",
     "WireMessage",
-    "inform_line",
     "line",
     "line_tail",
+    "wire_name",
 ]
 
 # 16 MiB: what the other implementations accept. A smaller limit refuses long bulk subscriptions (20 bytes a
@@ -84,12 +83,9 @@ class Message:
     mid: int | None
 
     def __init__(self, mtype: MessageType, name: str, *arguments: object, mid: int | None = None) -> None:
-        try:
-            WireMessage(mtype, name.encode("ascii"), mid, [])
-        except OverflowError:
-            raise ValueError(f"expected a message id from 1 to {MAX_MID}, got {mid}") from None
-        except ValueError:
-            raise ValueError(f"expected a name of letters, digits and dashes, got {name!r}") from None
+        wire_name(name)
+        if mid is not None and not 1 <= mid <= MAX_MID:
+            raise ValueError(f"expected a message id from 1 to {MAX_MID}, got {mid}")
         encode = STANDARD_TYPES.encode
         self.mtype = mtype
         self.name = name
@@ -180,14 +176,16 @@ def line(mtype: MessageType, name: bytes, mid: int | None, arguments: list[bytes
     return bytes(WireMessage(mtype, name, mid, arguments, False))
 
 
-def inform_line(name: str, arguments: Iterable[object], mid: int | None = None) -> bytes:
-    """The bytes of an inform.
+def wire_name(name: str) -> bytes:
+    """The bytes of a message name.
 
     Raises:
         ValueError: the name is outside its grammar.
-        TypeError: an argument has no KATCP type.
     """
-    return bytes(Message(_INFORM, name, *arguments, mid=mid))
+    try:
+        return WireMessage(_INFORM, name.encode("ascii"), None, []).name
+    except ValueError:
+        raise ValueError(f"expected a name of letters, digits and dashes, got {name!r}") from None
 
 
 def line_tail(arguments: list[bytes]) -> bytes:

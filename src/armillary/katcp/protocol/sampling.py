@@ -95,8 +95,7 @@ class Sampling:
         names = _PARAMETERS[strategy]
         if len(parameters) != len(names):
             raise ValueError(f"expected {len(names)} strategy arguments, found {len(parameters)}")
-        if names[:1] == ("difference",) and sensor_type not in (int, float):
-            raise TypeError("differential strategies only valid for integer and float sensors")
+        _check_type(sensor_type, strategy)
         values = {
             key: sensor_type(raw) if key == "difference" else float(raw)
             for key, raw in zip(names, parameters, strict=True)
@@ -115,35 +114,47 @@ class Sampling:
             raise ValueError(f"expected {len(names)} strategy arguments, found {len(parameters)}")
         values = dict(zip(names, parameters, strict=True))
         for key, value in values.items():
-            if not math.isfinite(value):
+            try:
+                finite = math.isfinite(value)
+            except OverflowError:  # beyond a float's range: a difference between integers, but no time
+                finite = key == "difference"
+            if not finite:
                 raise ValueError(f"{key} must be a finite number, not {value}")
         difference = values.get("difference")
         if difference is not None and difference < 0:
             raise ValueError(f"difference must not be negative, got {difference}")
         period = values.get("period")
-        if period is not None:
-            _check_period("period", period)
         shortest = values.get("shortest", period or 0.0)
         longest = values.get("longest", period)
         if longest is not None:
-            _check_period("period", longest)
+            _check_period(longest)
             if not 0 <= shortest <= longest:
                 raise ValueError(f"expected 0 <= shortest <= longest, got {shortest} and {longest}")
         always = strategy is Strategy.AUTO
         return cls(strategy, parameters, always, difference, shortest, longest)
 
-    def as_auto(self) -> Sampling:
-        """This strategy, standing for ``auto`` because the sensor prefers it."""
+    def as_auto(self, sensor_type: type) -> Sampling:
+        """This strategy, standing for ``auto`` because a sensor of that type prefers it.
+
+        Raises:
+            TypeError: a differential strategy for a sensor that is neither integer nor float.
+        """
+        _check_type(sensor_type, self.strategy)
         if self.strategy is Strategy.NONE:
             return self
         return Sampling(Strategy.AUTO, (), self.always, self.difference, self.shortest, self.longest)
 
 
-def _check_period(name: str, value: float) -> None:
+def _check_type(sensor_type: type, strategy: Strategy) -> None:
+    if "difference" in _PARAMETERS[strategy] and sensor_type not in (int, float):
+        raise TypeError("differential strategies only valid for integer and float sensors")
+
+
+def _check_period(value: float) -> None:
     if value <= 0:
-        raise ValueError(f"{name} must be positive, got {value}")
+        raise ValueError(f"period must be positive, got {value}")
     if value < SHORTEST_PERIOD:
-        raise ValueError(f"{name} must be at least {SHORTEST_PERIOD} s, got {value}")
+        raise ValueError(f"period must be at least {SHORTEST_PERIOD} s, got {value}")
 
 
 class SamplingMachine:
@@ -209,8 +220,11 @@ class SamplingMachine:
             return True
         if self._difference is None:
             return bool(reading.value != self._last_value)
-        # Not >: a difference that is NaN is a change.
-        return not abs(reading.value - self._last_value) <= self._difference
+        # Not >: with a NaN it is a change. But an infinity that stays, whose difference is NaN too, is none.
+        return (
+            reading.value != self._last_value
+            and not abs(reading.value - self._last_value) <= self._difference
+        )
 
     def _report(self, reading: Reading[Any], at: float, now: float) -> bool:
         self._last_value = reading.value

@@ -58,13 +58,13 @@ class SensorSet(Mapping[str, Sensor[Any]]):
 
     def remove(self, sensor: Sensor[Any]) -> None:
         """Remove a sensor. Raises KeyError unless that very object is in the set."""
-        if sensor not in self:
+        if self._sensors.get(sensor.name) is not sensor:
             raise KeyError(sensor.name)
         self._remove(sensor)
 
     def discard(self, sensor: Sensor[Any]) -> None:
         """Remove a sensor if that very object is in the set."""
-        if sensor in self:
+        if self._sensors.get(sensor.name) is sensor:
             self._remove(sensor)
 
     def clear(self) -> None:

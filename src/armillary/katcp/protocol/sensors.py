@@ -90,7 +90,8 @@ class Sensor(Generic[T]):
         # None until somebody watches: most sensors of a large device are watched by few or by nobody.
         self._observers: dict[Observer, None] | None = None
         self._delta_observers: dict[DeltaObserver, None] | None = None
-        value = types.get(sensor_type).default(sensor_type) if default is None else self._coerce(default)
+        info = types.get(sensor_type)
+        value = info.default(sensor_type) if default is None else self._coerce(default)
         self._reading: Reading[T] = Reading(self.now(), initial_status, value)
 
     @staticmethod
@@ -165,7 +166,7 @@ class Sensor(Generic[T]):
 
         It is called as ``observer(sensor, reading)``, or, if it has a parameter of the name `old_reading`,
         as ``observer(sensor, reading, old_reading=...)`` after those that do not. An observer may attach
-        and detach others. One that raises does not keep the update from the others.
+        and detach others, from the next update on. One that raises does not keep the update from the others.
         """
         if "old_reading" in inspect.signature(observer).parameters:
             if self._delta_observers is None:
@@ -196,12 +197,16 @@ class Sensor(Generic[T]):
             Exception: the first error that an observer raised, after all of them were told.
         """
         failure: Exception | None = None
-        for observer in tuple(self._observers or ()):
+        # Both taken before anybody is told: an aggregate to which an observer adds this sensor has counted
+        # the new reading already, and must not be told to count it again.
+        observers = tuple(self._observers or ())
+        delta_observers = tuple(self._delta_observers or ())
+        for observer in observers:
             try:
                 observer(self, reading)
             except Exception as error:  # noqa: BLE001 - raised below, when the others have been told
                 failure = failure or error
-        for delta_observer in tuple(self._delta_observers or ()):
+        for delta_observer in delta_observers:
             try:
                 delta_observer(self, reading, old_reading=old_reading)
             except Exception as error:  # noqa: BLE001 - raised below, when the others have been told
@@ -218,7 +223,9 @@ class Sensor(Generic[T]):
                 b"1",
                 self.name.encode("utf-8"),
                 STATUS_TEXT[reading.status],
-                self.types.encode(reading.value),
+                # As the type that ``#sensor-list`` announces: a member of an IntEnum in an integer sensor is
+                # a number on the wire.
+                self.types.get_encoder(self.stype)(reading.value),
             ]
         )
 
@@ -243,7 +250,7 @@ class Sensor(Generic[T]):
         """
         sampling = Sampling.parse(self.stype, name, parameters)
         if sampling.strategy is Strategy.AUTO and self.auto_strategy is not Strategy.AUTO:
-            return Sampling.of(self.auto_strategy, self.auto_strategy_parameters).as_auto()
+            return Sampling.of(self.auto_strategy, self.auto_strategy_parameters).as_auto(self.stype)
         return sampling
 
     def _coerce(self, value: Any) -> T:

@@ -203,24 +203,26 @@ class TypeRegistry:
 
     def _forget(self) -> None:
         # Bound to the instance, so that each registry has tables of its own and they die with it.
-        self.get = functools.lru_cache(_REMEMBERED_CLASSES)(self._get)
-        self.get_encoder = functools.lru_cache(_REMEMBERED_CLASSES)(self._get_encoder)
-        self.get_decoder = functools.lru_cache(_REMEMBERED_CLASSES)(self._get_decoder)
+        remember = functools.lru_cache(_REMEMBERED_CLASSES)
+        self.get: Callable[[Any], TypeInfo[Any]] = remember(self._get)
+        self.get_encoder: Callable[[Any], Callable[[Any], bytes]] = remember(self._get_encoder)
+        self.get_decoder: Callable[[Any], Callable[[bytes], Any]] = remember(self._get_decoder)
 
     def _get(self, cls: Any) -> TypeInfo[Any]:
         if isinstance(cls, type):
+            info: TypeInfo[Any]
             for info in reversed(self._infos):
                 if issubclass(cls, info.type):
                     return info
         raise TypeError(f"{cls!r} is not registered")
 
     def _get_encoder(self, cls: Any) -> Callable[[Any], bytes]:
-        return self._get(cls).encoder(cls)
+        return self.get(cls).encoder(cls)
 
     def _get_decoder(self, cls: Any) -> Callable[[bytes], Any]:
         if _is_union(cls):
             return self._get_union_decoder(cls)
-        return self._get(cls).decoder(cls)
+        return self.get(cls).decoder(cls)
 
     def _get_union_decoder(self, cls: Any) -> Callable[[bytes], Any]:
         alternatives = [choice for choice in typing.get_args(cls) if choice is not type(None)]
@@ -302,7 +304,14 @@ def _encode_bytes(value: bytes) -> bytes:
 def _decode_float_as(cls: Any) -> Callable[[bytes], Any]:
     if cls is float or cls is numbers.Real:
         return float
-    return lambda raw: cls(float(raw))
+
+    def decode_real(raw: bytes) -> Any:
+        try:
+            return cls(float(raw))
+        except OverflowError as error:  # a Fraction has no infinity
+            raise ValueError(f"could not convert {raw!r} to {cls.__name__}: {error}") from None
+
+    return decode_real
 
 
 def _decode_int_as(cls: Any) -> Callable[[bytes], Any]:
@@ -354,8 +363,8 @@ def enum_text(member: enum.Enum) -> bytes:
 
 STANDARD_TYPES = TypeRegistry(
     (
-        TypeInfo(numbers.Real, "float", _same(_encode_float), _decode_float_as, _call),  # type: ignore[type-abstract]
-        TypeInfo(numbers.Integral, "integer", _same(_encode_int), _decode_int_as, _call),  # type: ignore[type-abstract]
+        TypeInfo(numbers.Real, "float", _same(_encode_float), _decode_float_as, _call),
+        TypeInfo(numbers.Integral, "integer", _same(_encode_int), _decode_int_as, _call),
         TypeInfo(bool, "boolean", _same(_encode_bool), _decode_bool_as, _call),
         TypeInfo(bytes, "string", _same(_encode_bytes), _decode_bytes_as, _call),
         TypeInfo(str, "string", _same(_encode_str), _decode_str_as, _call),

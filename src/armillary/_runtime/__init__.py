@@ -1,0 +1,1 @@
+"""What every armillary server and client stands on: streams, outboxes, sessions, dialling. Trio only."""

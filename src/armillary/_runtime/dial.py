@@ -1,0 +1,165 @@
+"""Connect and listen: the one place that knows TCP, Unix sockets and TLS."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from armillary.errors import ConnectFailed
+
+__all__ = ["HANDSHAKE_TIMEOUT", "bound_ports", "open_listeners", "open_stream", "peer_name", "split_address"]
+
+# Seconds for a TLS handshake. Shorter refuses peers behind slow links; longer lets a peer that says nothing
+# hold a session.
+HANDSHAKE_TIMEOUT = 10.0
+
+
+async def open_stream(
+    host: str,
+    port: int | None,
+    *,
+    ssl_context: ssl.SSLContext | None = None,
+    timeout: float = HANDSHAKE_TIMEOUT,
+) -> trio.abc.Stream:
+    """Connect, and shake hands if there is an `ssl_context`.
+
+    Args:
+        host: a name or an IP address; with `port` None, the path of a Unix socket.
+        port: the TCP port, or None.
+        ssl_context: makes the connection a TLS one, to a server whose certificate is for `host`.
+        timeout: seconds for all of it.
+
+    Raises:
+        ConnectFailed: nobody answered, the answer was no, or the time ran out; its cause says which.
+
+    The caller closes the stream. Cancellation leaves nothing open.
+    """
+    where = host if port is None else f"{host}:{port}"
+    try:
+        with trio.fail_after(timeout):
+            stream: trio.abc.Stream
+            if port is None:
+                stream = await trio.open_unix_socket(host)
+            else:
+                stream = await trio.open_tcp_stream(host, port)
+            if ssl_context is None:
+                return stream
+            secure = trio.SSLStream(stream, ssl_context, server_hostname=host, https_compatible=True)
+            try:
+                await secure.do_handshake()
+            except BaseException:
+                await trio.aclose_forcefully(secure)
+                raise
+            return secure
+    except trio.TooSlowError as error:
+        raise ConnectFailed(f"could not connect to {where}: no answer in {timeout} s") from error
+    except (OSError, trio.BrokenResourceError) as error:
+        reason = error.__cause__ or error
+        raise ConnectFailed(f"could not connect to {where}: {reason}") from error
+
+
+async def open_listeners(
+    port: int | str | Path,
+    *,
+    host: str | None = None,
+    ssl_context: ssl.SSLContext | None = None,
+    backlog: int | None = None,
+) -> list[trio.abc.Listener[Any]]:
+    """Listen.
+
+    Args:
+        port: a TCP port, 0 for a free one; or the path of a Unix socket, which must not exist and is
+            removed when the listener closes.
+        host: the address to listen on; every interface, IPv4 and IPv6, if None.
+        ssl_context: makes every connection a TLS one.
+        backlog: connections that may wait to be accepted; trio's default if None.
+
+    Raises:
+        OSError: the address is taken, not this machine's, or not allowed.
+    """
+    listeners: list[trio.abc.Listener[Any]]
+    if isinstance(port, int):
+        listeners = [*await trio.open_tcp_listeners(port, host=host, backlog=backlog)]
+    else:
+        listeners = [_UnixListener(await _bind_unix(os.fspath(port), backlog), os.fspath(port))]
+    if ssl_context is not None:
+        return [trio.SSLListener(listener, ssl_context, https_compatible=True) for listener in listeners]
+    return listeners
+
+
+async def _bind_unix(path: str, backlog: int | None) -> trio.SocketListener:
+    socket = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
+    try:
+        await socket.bind(path)
+        # 65535 is cut down by the kernel to what it allows: the most it has.
+        socket.listen(65535 if backlog is None else backlog)
+    except BaseException:
+        socket.close()
+        raise
+    return trio.SocketListener(socket)
+
+
+class _UnixListener(trio.abc.Listener[trio.SocketStream]):
+    """A listener on a Unix socket that takes its path with it when it goes."""
+
+    def __init__(self, listener: trio.SocketListener, path: str) -> None:
+        self._listener = listener
+        self.socket = listener.socket
+        self.path = path
+
+    async def accept(self) -> trio.SocketStream:
+        return await self._listener.accept()
+
+    async def aclose(self) -> None:
+        if self.socket.fileno() != -1:
+            # One system call on a local path: nothing to wait for.
+            Path(self.path).unlink(missing_ok=True)  # noqa: ASYNC240
+        await self._listener.aclose()
+
+
+def peer_name(stream: trio.abc.Stream) -> str:
+    """Who is at the other end: ``1.2.3.4:80``, ``[::1]:80``, ``unix``, or what kind of stream it is."""
+    if isinstance(stream, trio.SSLStream):
+        return peer_name(stream.transport_stream)
+    if not isinstance(stream, trio.SocketStream):
+        return getattr(stream, "peer_name", None) or "memory"
+    try:
+        address = stream.socket.getpeername()
+    except OSError:
+        return "gone"  # reset before we could ask
+    if not isinstance(address, tuple):
+        return "unix"
+    host, port = address[:2]
+    host = host.partition("%")[0]  # the scope of a link-local address is this machine's affair
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def split_address(text: str) -> tuple[str, int | None]:
+    """Split ``host:port``, ``[v6]:port`` or ``unix:path`` into what `open_stream` takes.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    scheme, _, path = text.partition(":")
+    if scheme == "unix" and path:
+        return path, None
+    host, colon, port = text.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not colon or not bare or not port.isdecimal() or int(port) > 65535 or (":" in bare and bare == host):
+        raise ValueError(f"expected host:port, [ipv6]:port or unix:path, got {text!r}")
+    return bare, int(port)
+
+
+def bound_ports(listeners: Sequence[trio.abc.Listener[Any]]) -> list[int]:
+    """The TCP ports that listeners have: what port 0 became."""
+    ports = []
+    for listener in listeners:
+        inner = listener.transport_listener if isinstance(listener, trio.SSLListener) else listener
+        if isinstance(inner, trio.SocketListener):
+            ports.append(inner.socket.getsockname()[1])
+    return ports

@@ -1,0 +1,92 @@
+"""News that goes to every client of a device: who connected, which sensors came and went.
+
+A device that adds ten thousand sensors, or that five thousand clients find at once after a restart, would
+send its news as many times to as many clients. News therefore goes out at once when it is quiet, and at most
+every `INTERVAL` seconds, joined, when it is not.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from .protocol.messages import MessageType, line
+
+if TYPE_CHECKING:
+    from .device import Device
+    from .session import Session
+
+__all__ = ["INTERVAL", "Announcer"]
+
+# Seconds. Shorter sends more lines to a client for the same change (each makes a mirror list all sensors
+# again); longer leaves a mirror behind for longer.
+INTERVAL = 0.05
+
+_INFORM = MessageType.INFORM
+
+
+class Announcer:
+    """Collects news synchronously; `run` sends it."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._news = trio.Event()
+        self._arrivals: list[Session] = []
+        self._changes: dict[str, str] = {}
+
+    def client_connected(self, session: Session) -> None:
+        """Tell every client that was there before of this one."""
+        self._arrivals.append(session)
+        self._news.set()
+
+    def sensor_changed(self, name: str, change: str) -> None:
+        """Tell every client that a sensor was ``added``, ``removed`` or, being both, ``modified``."""
+        previous = self._changes.pop(name, None)
+        if previous is None:
+            self._changes[name] = change
+        elif previous == "removed" and change == "added":
+            self._changes[name] = "modified"
+        elif not (previous == "added" and change == "removed"):
+            self._changes[name] = change
+        self._news.set()
+
+    async def run(self) -> None:
+        """Send news until cancelled."""
+        while True:
+            await self._news.wait()
+            # Whoever brought the news may have more in the same breath.
+            await trio.lowlevel.checkpoint()
+            self._news = trio.Event()
+            self._announce_clients()
+            self._announce_sensors()
+            await trio.sleep(INTERVAL)
+
+    def _announce_clients(self) -> None:
+        arrivals, self._arrivals = self._arrivals, []
+        lines = [
+            line(_INFORM, b"client-connected", None, [session.peer.encode("utf-8")]) for session in arrivals
+        ]
+        if not lines:
+            return
+        # Sessions are kept in order of arrival: each is told of those that came after it.
+        position = {session: index for index, session in enumerate(arrivals)}
+        together = b"".join(lines)
+        for session in tuple(self._device.sessions):
+            index = position.get(session)
+            news = together if index is None else b"".join(lines[index + 1 :])
+            if news and (index is not None or session.serial < arrivals[0].serial):
+                session.send_async_inform(news)
+
+    def _announce_sensors(self) -> None:
+        changes, self._changes = self._changes, {}
+        if not changes:
+            return
+        if len(changes) == 1:
+            ((name, change),) = changes.items()
+            arguments = [b"sensor", name.encode("utf-8"), change.encode("ascii")]
+        else:
+            arguments = [b"sensor-list"]
+        news = line(_INFORM, b"interface-changed", None, arguments)
+        for session in tuple(self._device.sessions):
+            session.send_async_inform(news)

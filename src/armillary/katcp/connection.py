@@ -1,0 +1,210 @@
+"""A client's side of one connection, from the server's greeting to the last reply."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import trio
+
+from armillary._runtime.dial import peer_name
+from armillary._runtime.outbox import Outbox
+from armillary.errors import ConnectionClosed
+
+from .informs import InformHub
+from .protocol.conversation import Conversation, MessageIds, Pending, ProtocolError
+from .protocol.messages import Parser
+from .protocol.values import TypeRegistry
+
+__all__ = ["CLOSE_TIMEOUT", "Connection"]
+
+_logger = logging.getLogger("armillary.katcp.client")
+
+_RECEIVE = 262144
+# Unsent bytes above which requests wait, and at which they go on. More lets requests to a stuck server take
+# more memory; fewer makes many small requests wait for each other.
+_HIGH_WATER = 1024 * 1024
+_LOW_WATER = 256 * 1024
+# Seconds for requests that are on their way, and for TLS, to say good-bye. Longer holds up a program that
+# wants to end; shorter cuts off the last request behind a slow link.
+CLOSE_TIMEOUT = 0.5
+# Messages handled in a row without letting others run.
+_BURST = 500
+
+
+class Connection:
+    """One connection to a server.
+
+    `run` is its life. It never raises for a connection that ends: `closed` is set, pending requests fail, and
+    `reason` says why.
+
+    Args:
+        stream: connected; closed when `run` returns.
+        nursery: runs the writer; it encloses `run`.
+        hub: gets the informs that belong to no request.
+        mids: where message ids come from.
+        types: how arguments are encoded.
+        limit: the longest line accepted, in bytes.
+    """
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        nursery: trio.Nursery,
+        hub: InformHub,
+        mids: MessageIds,
+        types: TypeRegistry,
+        limit: int,
+    ) -> None:
+        self._stream = stream
+        self._hub = hub
+        self._parser = Parser(limit)
+        self._conversation = Conversation(mids, types)
+        self._scope = trio.CancelScope()
+        self.outbox = Outbox(stream, nursery, on_broken=self._on_broken)
+        self.peer = peer_name(stream)
+        self.negotiated = trio.Event()
+        """Set when the server has said which protocol it speaks, or when the connection has ended."""
+        self.closed = trio.Event()
+        """Set when the connection has ended."""
+        self.reason: Exception | None = None
+        """Why the connection ended, or is about to: a `ProtocolError` or a `ConnectionClosed`."""
+        self.was_lost = False
+        """Whether it broke, as opposed to being closed by somebody."""
+        self.on_end: Callable[[Connection], object] | None = None
+        """Called once, when the connection begins to end."""
+        self.malformed = 0
+        """Lines from the server that were no messages."""
+        self.last_heard = trio.current_time()
+        """When the server last sent anything, on the run's clock."""
+
+    @property
+    def flags(self) -> frozenset[str]:
+        """The flags of the server's protocol; empty until it has said them."""
+        return self._conversation.flags or frozenset()
+
+    @property
+    def versions(self) -> dict[str, tuple[str, ...]]:
+        return self._conversation.versions
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether requests can be made."""
+        return self._conversation.flags is not None and self.reason is None
+
+    @property
+    def pending(self) -> int:
+        """Requests without a reply."""
+        return self._conversation.pending
+
+    async def run(self) -> None:
+        """Read until the connection ends; then close the stream and fail what is pending."""
+        try:
+            with self._scope:
+                await self._read()
+        finally:
+            self.end(ConnectionClosed("the client was closed"))
+            await self.outbox.finish(trio.current_time() + CLOSE_TIMEOUT)
+            self._fail_pending()
+            self.closed.set()
+            self.negotiated.set()
+            with trio.move_on_after(CLOSE_TIMEOUT, shield=True):
+                await self._stream.aclose()
+
+    def end(self, reason: Exception, *, lost: bool = False) -> None:
+        """Begin to end the connection, if nothing else has."""
+        if self.reason is None:
+            self.reason = reason
+            self.was_lost = lost
+            if self.on_end is not None:
+                self.on_end(self)
+            self._scope.cancel(reason=str(reason))
+
+    async def wait_room(self) -> None:
+        """Wait until the server has read most of what it was sent."""
+        if self.outbox.backlog > _HIGH_WATER:
+            await self.outbox.drain(_LOW_WATER)
+
+    def start(self, name: str, arguments: tuple[object, ...]) -> Pending:
+        """Send a request; `Pending.on_done` is called when it has its reply or will get none.
+
+        Raises:
+            ConnectionClosed: the connection has ended; nothing was sent.
+            ValueError: the name is outside its grammar.
+            TypeError: an argument has no KATCP type.
+        """
+        if self.reason is not None:
+            raise ConnectionClosed(f"not connected: {self.reason}") from self.reason
+        alone = self._conversation.pending == 0
+        pending = self._conversation.start(name, arguments)
+        self._send_outgoing()
+        if alone:
+            # Others may follow in the same breath; but a request that is alone should not wait for them.
+            self.outbox.flush()
+        return pending
+
+    def abandon(self, pending: Pending) -> None:
+        """Nobody waits for this reply any more."""
+        self._conversation.abandon(pending)
+
+    def error_for(self, pending: Pending) -> ConnectionClosed:
+        """What a request that got no reply raises."""
+        received = pending.position is not None and self.outbox.bytes_sent > pending.position
+        text = "it may have been received" if received else "it was not sent"
+        error = ConnectionClosed(
+            f"the connection to {self.peer} ended before the reply to ?{pending.name.decode('ascii')} came "
+            f"({self.reason}); {text}",
+            may_have_been_received=received,
+        )
+        error.__cause__ = self.reason
+        return error
+
+    async def _read(self) -> None:
+        conversation = self._conversation
+        dispatch = self._hub.dispatch
+        while True:
+            try:
+                data = await self._stream.receive_some(_RECEIVE)
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                self._on_broken(error)
+                return
+            self.last_heard = trio.current_time()
+            if not data:
+                self.end(ConnectionClosed("the server closed the connection"))
+                return
+            for count, message in enumerate(self._parser.append(data), start=1):
+                if isinstance(message, ValueError):
+                    self.malformed += 1
+                    _logger.warning("Malformed message received: %s [%s]", message, self.peer)
+                    continue
+                try:
+                    inform = conversation.receive(message)
+                except ProtocolError as error:
+                    self.end(error)
+                    return
+                if inform is not None:
+                    if inform.name == b"disconnect":
+                        text = b" ".join(inform.arguments).decode("utf-8", "replace")
+                        dispatch(inform)
+                        self.end(ConnectionClosed(f"the server disconnected: {text}"))
+                        return
+                    dispatch(inform)
+                if count % _BURST == 0:
+                    await trio.lowlevel.checkpoint()
+            if conversation.flags is not None and not self.negotiated.is_set():
+                self.negotiated.set()
+            self._send_outgoing()
+
+    def _send_outgoing(self) -> None:
+        for pending, encoded in self._conversation.outgoing():
+            pending.position = self.outbox.accepted
+            self.outbox.send(encoded)
+
+    def _on_broken(self, error: BaseException) -> None:
+        self.outbox.abort()
+        self.end(ConnectionClosed(f"the connection broke: {error.__cause__ or error}"), lost=True)
+
+    def _fail_pending(self) -> None:
+        for pending in self._conversation.take_pending():
+            if pending.on_done is not None:
+                pending.on_done()

@@ -1,0 +1,199 @@
+"""The base class of devices: sensors, and the requests that a class defines."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from .protocol.handlers import Decoder, compile_decoder
+from .protocol.messages import MessageType, line, wire_name
+from .protocol.readings import Reading
+from .protocol.sensor_set import SensorSet
+from .protocol.sensors import Sensor
+from .protocol.values import STANDARD_TYPES, LogLevel, TypeRegistry
+from .standard_requests import StandardRequests
+
+if TYPE_CHECKING:
+    from .requests import RequestContext
+    from .server import DeviceServer
+    from .session import Session
+
+__all__ = ["Device", "RequestHandler", "request_timeout_hint"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+_PREFIX = "request_"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHandler:
+    """One request that a device answers."""
+
+    name: str
+    """The request's name on the wire."""
+    function: Callable[..., Any]
+    """Called with the device, the `RequestContext`, and the decoded arguments."""
+    decode: Decoder
+    """Decodes the request's arguments."""
+    may_suspend: bool
+    """Whether the function is an ``async def``."""
+    help: str
+    """Its docstring."""
+    timeout_hint: float
+    """Seconds after which a client may give up on it; 0 for no hint."""
+
+
+def request_timeout_hint(seconds: float) -> Callable[[F], F]:
+    """Decorate a request handler with how long a client should be ready to wait for it.
+
+    Args:
+        seconds: told to clients that ask ``?request-timeout-hint``; it limits nothing here.
+    """
+    if not seconds > 0:
+        raise ValueError(f"expected a positive number of seconds, got {seconds}")
+
+    def decorate(function: F) -> F:
+        function.request_timeout_hint = seconds  # type: ignore[attr-defined]
+        return function
+
+    return decorate
+
+
+class Device(StandardRequests):
+    """A KATCP device. Subclass it, define `VERSION`, `BUILD_STATE` and ``request_...`` methods, and serve it.
+
+    A method ``request_set_gain(self, ctx, channel: int, gain: float = 1.0)`` answers ``?set-gain``. Its
+    docstring is the request's help. Arguments are decoded by their annotations (bytes without one), and
+    what it returns is the reply: None for ``ok``, a tuple for ``ok`` and several values, anything else for
+    ``ok`` and that value. It raises `FailReply` to fail politely; any other exception fails with its
+    traceback. ``async def`` handlers of one client run concurrently; a plain ``def`` is answered at once
+    and must not block.
+
+    A device does nothing until it is served, and can be served on several ports at once.
+
+    Attributes:
+        sensors: the device's sensors. Add to it and remove from it at any time; clients are told.
+        log_level: the least level of ``#log`` informs, set by ``?log-level``.
+        types: where types of handler arguments and values are looked up. A class attribute.
+    """
+
+    VERSION: ClassVar[str] = ""
+    """Name and version of the device's interface, e.g. ``"dish-1.2"``."""
+    BUILD_STATE: ClassVar[str] = ""
+    """Name and version of the software, e.g. ``"dish-1.2.7"``."""
+    types: ClassVar[TypeRegistry] = STANDARD_TYPES
+
+    request_handlers: ClassVar[dict[bytes, RequestHandler]] = {}
+    """The requests that this class answers, by wire name."""
+    # Handlers whose annotations name what did not exist when the class was made.
+    _unresolved: ClassVar[dict[bytes, Callable[..., Any]]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        _compile_requests(cls)
+
+    def __init__(self) -> None:
+        for kind in ("VERSION", "BUILD_STATE"):
+            if not getattr(self, kind):
+                raise TypeError(f"{type(self).__name__} does not define {kind}")
+        if self._unresolved:
+            _compile_requests(type(self), strict=True)
+        self.sensors = SensorSet()
+        self.log_level = LogLevel.WARN
+        # Whose clients are told what: entered by sessions and servers for as long as they live.
+        self.sessions: dict[Session, None] = {}
+        self.servers: dict[DeviceServer, None] = {}
+        self.serials = itertools.count()
+        self._last_line: tuple[Reading[Any] | None, bytes] = (None, b"")
+        self.sensors.add_add_callback(self._sensor_added)
+        self.sensors.add_remove_callback(self._sensor_removed)
+
+    async def on_restart(self) -> None:
+        """What ``?restart`` does between disconnecting the clients and letting them back. Nothing, here."""
+
+    async def unhandled_request(self, ctx: RequestContext) -> Any:
+        """Answer a request that has no handler; ``ctx.request`` holds it. Here: ``invalid``."""
+        return self._unknown_request(ctx)
+
+    def mass_inform(self, name: str, *arguments: object) -> None:
+        """Send an inform to every client, never waiting.
+
+        A client with more than ``max_backlog`` bytes unread is disconnected instead.
+
+        Raises:
+            ValueError: the name is outside its grammar.
+            TypeError: an argument has no KATCP type; nothing was sent.
+        """
+        encode = self.types.encode
+        encoded = line(
+            MessageType.INFORM, wire_name(name), None, [encode(argument) for argument in arguments]
+        )
+        for session in tuple(self.sessions):
+            session.send_async_inform(encoded)
+
+    def halt(self) -> None:
+        """End every ``serve_device`` of this device, as ``?halt`` does. Returns at once."""
+        for server in tuple(self.servers):
+            server.halt()
+
+    def restart(self) -> None:
+        """Disconnect every client, await `on_restart`, and go on, as ``?restart`` does. Returns at once."""
+        for server in tuple(self.servers):
+            server.restart()
+
+    def status_line(self, sensor: Sensor[Any]) -> bytes:
+        """The bytes of ``#sensor-status`` for a sensor's current reading, made once for all subscribers.
+
+        Subscribers of one sensor are told one after the other, so remembering one line is enough.
+        """
+        reading, encoded = self._last_line
+        if reading is not sensor.reading:
+            encoded = b"#sensor-status" + sensor.encoded_reading()
+            self._last_line = (sensor.reading, encoded)
+        return encoded
+
+    def _sensor_added(self, sensor: Sensor[Any]) -> None:
+        for server in self.servers:
+            server.announcer.sensor_changed(sensor.name, "added")
+
+    def _sensor_removed(self, sensor: Sensor[Any]) -> None:
+        for session in self.sessions:
+            session.samplers.unsubscribe(sensor.name)
+        for server in self.servers:
+            server.announcer.sensor_changed(sensor.name, "removed")
+
+
+def _compile_requests(cls: type[Device], *, strict: bool = False) -> None:
+    """Fill ``cls.request_handlers`` from the methods of the class and its bases."""
+    handlers: dict[bytes, RequestHandler] = {}
+    unresolved: dict[bytes, Callable[..., Any]] = {}
+    for attribute in dir(cls):
+        if not attribute.startswith(_PREFIX) or attribute == _PREFIX:
+            continue
+        function = inspect.getattr_static(cls, attribute)
+        if not inspect.isfunction(function):
+            continue
+        name = attribute.removeprefix(_PREFIX).replace("_", "-")
+        help_text = function.__doc__
+        if not help_text:
+            raise TypeError(f"{attribute} must have a docstring")
+        try:
+            decode = compile_decoder(name, function, 2, cls.types)
+        except NameError:
+            # An annotation may name a class that is defined further down; look again when one is made.
+            if strict:
+                raise
+            unresolved[name.encode("ascii")] = function
+            continue
+        handlers[name.encode("ascii")] = RequestHandler(
+            name=name,
+            function=function,
+            decode=decode,
+            may_suspend=inspect.iscoroutinefunction(function),
+            help=help_text,
+            timeout_hint=getattr(function, "request_timeout_hint", 0.0),
+        )
+    cls.request_handlers = dict(sorted(handlers.items()))
+    cls._unresolved = unresolved

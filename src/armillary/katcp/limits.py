@@ -1,0 +1,87 @@
+"""How much one device server takes on, in all and from each client."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import trio
+
+from .protocol.messages import DEFAULT_LIMIT
+
+__all__ = ["Limits", "PendingStatistics", "Turnstile"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The limits of a device server; `armillary.katcp.serve_device` says what each is for."""
+
+    line: int = DEFAULT_LIMIT
+    pending: int = 100
+    pending_per_client: int = 25
+    backlog: int = 2 * DEFAULT_LIMIT
+
+    def __post_init__(self) -> None:
+        for name, value in (
+            ("limit", self.line),
+            ("max_pending", self.pending),
+            ("max_pending_per_client", self.pending_per_client),
+            ("max_backlog", self.backlog),
+        ):
+            if value < 1:
+                raise ValueError(f"expected {name} of at least 1, got {value}")
+
+
+@dataclass(frozen=True, slots=True)
+class PendingStatistics:
+    """A look at a `Turnstile`."""
+
+    running: int
+    """Requests whose handler is waiting for something."""
+    waiting: int
+    """Clients that are not read until a handler finishes."""
+    limit: int
+    """How many may run."""
+
+
+class Turnstile:
+    """Counts the handlers that are suspended, and lets clients wait for their turn, first come first served.
+
+    Only a handler that suspends counts: one that answers at once occupies nothing.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.running = 0
+        self._waiting: deque[trio.Event] = deque()
+
+    @property
+    def is_full(self) -> bool:
+        return self.running >= self.limit
+
+    def statistics(self) -> PendingStatistics:
+        """A look at it."""
+        return PendingStatistics(self.running, len(self._waiting), self.limit)
+
+    def enter(self) -> None:
+        """Count one in. Callers have seen that there is room, or run what cannot wait."""
+        self.running += 1
+
+    def leave(self) -> None:
+        """Count one out, and wake who has waited longest."""
+        self.running -= 1
+        if self._waiting and not self.is_full:
+            self._waiting.popleft().set()
+
+    async def wait_room(self) -> None:
+        """Wait until there may be room; callers look again. Cancellation passes the turn on."""
+        turn = trio.Event()
+        self._waiting.append(turn)
+        try:
+            await turn.wait()
+        except trio.Cancelled:
+            if turn.is_set() and self._waiting:
+                self._waiting.popleft().set()
+            elif not turn.is_set():
+                self._waiting.remove(turn)
+            raise

@@ -1,0 +1,424 @@
+"""Sensors of a server, kept in step in a set of our own."""
+
+from __future__ import annotations
+
+import enum
+import functools
+import logging
+import random
+import time
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import trio
+
+from armillary._wire.backoff import Backoff
+from armillary.errors import ConnectionClosed
+
+from .connection import Connection
+from .informs import InformHub
+from .protocol.conversation import Pending
+from .protocol.messages import FailReply, InvalidReply
+from .protocol.mirroring import MirrorEngine, SensorDescription, SyncState, Watcher
+from .protocol.readings import Reading, SensorStatus
+from .protocol.sensor_set import SensorSet
+from .protocol.sensors import Sensor as PureSensor
+from .protocol.values import Address, Timestamp, TypeRegistry
+from .sensors import Sensor
+
+__all__ = ["MirroredSensors", "Mirrors", "SensorChange"]
+
+_logger = logging.getLogger("armillary.katcp.mirror")
+
+# Names in one bulk subscription. More makes one very long line that the server answers with another; fewer
+# costs more round trips. 1000 names of 30 bytes are 30 kB.
+_BULK = 1000
+# Requests on their way at once where a server cannot subscribe in bulk.
+_PIPELINED = 100
+# Made enums remembered by a mirror.
+_ENUMS = 1024
+
+_TYPE_BY_NAME: dict[str, type] = {
+    "integer": int,
+    "float": float,
+    "boolean": bool,
+    "timestamp": Timestamp,
+    "address": Address,
+    "string": bytes,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SensorChange:
+    """The latest about one mirrored sensor."""
+
+    name: str
+    """The sensor's name here."""
+    sensor: PureSensor[Any] | None
+    """The sensor, or None if it is gone."""
+    reading: Reading[Any] | None
+    """Its reading, or None if it is gone."""
+
+
+class MirroredSensors(SensorSet):
+    """The sensors of a server as they are now. Read it; what is written to it is overwritten.
+
+    Made by `Client.mirror_sensors`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.state = SyncState.DISCONNECTED
+        """How the mirror stands to the server."""
+        self._synced = trio.Event()
+        # Weak: a reader that is dropped is told no more.
+        self._changes: weakref.WeakSet[SensorChanges] = weakref.WeakSet()
+
+    async def wait_synced(self) -> None:
+        """Wait until every wanted sensor is known and subscribed. Its first reading is then there."""
+        await trio.lowlevel.checkpoint()
+        while self.state is not SyncState.SYNCED:
+            await self._synced.wait()
+
+    def changes(self) -> SensorChanges:
+        """Iterate, with ``async for``, over what changes from now on.
+
+        A reader that is slower than the sensors gets the latest of each, not every update: what waits is
+        never more than the number of sensors. The loop ends when the mirror's block is left.
+        """
+        changes = SensorChanges()
+        self._changes.add(changes)
+        return changes
+
+    def _set_state(self, state: SyncState) -> None:
+        self.state = state
+        if state is SyncState.SYNCED:
+            self._synced.set()
+        elif self._synced.is_set():
+            self._synced = trio.Event()
+
+    def _tell(self, name: str, sensor: PureSensor[Any] | None) -> None:
+        if self._changes:
+            change = SensorChange(name, sensor, None if sensor is None else sensor.reading)
+            for changes in self._changes:
+                changes.put(change)
+
+    def _end_changes(self) -> None:
+        for changes in self._changes:
+            changes.close()
+
+
+class _Mirror:
+    """Fills one `MirroredSensors` with what the engine tells: a `protocol.mirroring.Watcher`."""
+
+    def __init__(
+        self,
+        types: TypeRegistry,
+        filter: Callable[[SensorDescription], bool] | None,
+        rename: Callable[[str], str | Sequence[str]] | None,
+        strategy: str | Callable[[SensorDescription], str],
+        enum_types: tuple[type[enum.Enum], ...],
+    ) -> None:
+        self.sensors = MirroredSensors()
+        self._types = types
+        self._filter = filter
+        self._rename = rename
+        self._strategy = strategy
+        self._mirrored: dict[str, list[tuple[PureSensor[Any], Callable[[bytes], Any]]]] = {}
+        self._make_enum = functools.lru_cache(_ENUMS)(functools.partial(_find_enum, types, enum_types))
+
+    def filter(self, sensor: SensorDescription) -> bool:
+        return self._filter is None or self._filter(sensor)
+
+    def strategy(self, sensor: SensorDescription) -> str:
+        return self._strategy if isinstance(self._strategy, str) else self._strategy(sensor)
+
+    def sensor_added(self, sensor: SensorDescription) -> None:
+        try:
+            sensor_type = self._type_of(sensor)
+        except ValueError:
+            _logger.warning("Type %s is not recognised, skipping sensor %s", sensor.type_name, sensor.name)
+            self.sensor_removed(sensor.name)
+            return
+        renamed = sensor.name if self._rename is None else self._rename(sensor.name)
+        names = [renamed] if isinstance(renamed, str) else list(renamed)
+        decode = self._types.get_decoder(sensor_type)
+        before = self._mirrored.get(sensor.name, [])
+        self._mirrored[sensor.name] = [
+            (Sensor(sensor_type, name, sensor.description, sensor.units, types=self._types), decode)
+            for name in names
+        ]
+        for stale, _ in before:
+            if stale.name not in names:
+                self._discard(stale)
+        for mirrored, _ in self._mirrored[sensor.name]:
+            self.sensors.add(mirrored)
+            self.sensors._tell(mirrored.name, mirrored)
+
+    def sensor_removed(self, name: str) -> None:
+        for mirrored, _ in self._mirrored.pop(name, []):
+            self._discard(mirrored)
+
+    def sensor_updated(self, name: str, value: bytes, status: SensorStatus, timestamp: float) -> None:
+        for mirrored, decode in self._mirrored.get(name, ()):
+            try:
+                decoded = decode(value)
+            except ValueError as error:
+                _logger.warning(
+                    "Sensor %s: value %r does not match type %s: %s", name, value, mirrored.type_name, error
+                )
+                return
+            mirrored.set_reading(Reading(timestamp, status, decoded))
+            self.sensors._tell(mirrored.name, mirrored)
+
+    def batch_start(self) -> None:
+        """Nothing is told by the batch."""
+
+    def batch_stop(self) -> None:
+        """Nothing is told by the batch."""
+
+    def state_updated(self, state: SyncState) -> None:
+        self.sensors._set_state(state)
+        if state is SyncState.DISCONNECTED:
+            now = time.time()
+            for sensor in self.sensors.values():
+                sensor.set_reading(Reading(now, SensorStatus.UNREACHABLE, sensor.value))
+                self.sensors._tell(sensor.name, sensor)
+
+    def _discard(self, sensor: PureSensor[Any]) -> None:
+        self.sensors.discard(sensor)
+        self.sensors._tell(sensor.name, None)
+
+    def _type_of(self, sensor: SensorDescription) -> type:
+        if sensor.type_name == "discrete":
+            return self._make_enum(sensor.parameters)
+        if sensor.type_name not in _TYPE_BY_NAME:
+            raise ValueError(sensor.type_name)
+        return _TYPE_BY_NAME[sensor.type_name]
+
+
+class SensorChanges:
+    """The latest of each sensor that one reader has not seen. Made by `MirroredSensors.changes`."""
+
+    def __init__(self) -> None:
+        self._latest: dict[str, SensorChange] = {}
+        self._news = trio.Event()
+        self._is_closed = False
+
+    def put(self, change: SensorChange) -> None:
+        """Remember a change instead of an older one of the same sensor."""
+        self._latest.pop(change.name, None)
+        self._latest[change.name] = change
+        self._news.set()
+
+    def close(self) -> None:
+        """No more changes will come."""
+        self._is_closed = True
+        self._news.set()
+
+    def __aiter__(self) -> SensorChanges:
+        return self
+
+    async def __anext__(self) -> SensorChange:
+        await trio.lowlevel.checkpoint()
+        while not self._latest:
+            if self._is_closed:
+                raise StopAsyncIteration
+            self._news = trio.Event()
+            await self._news.wait()
+        return self._latest.pop(next(iter(self._latest)))
+
+
+def _find_enum(
+    types: TypeRegistry, known: tuple[type[enum.Enum], ...], values: tuple[bytes, ...]
+) -> type[enum.Enum]:
+    """An enum whose members have these texts, in this order: one of `known`, or a new one."""
+    for candidate in known:
+        encode = types.get_encoder(candidate)
+        if tuple(encode(member) for member in candidate) == values:
+            return candidate
+
+    if not values:
+        raise ValueError("discrete")
+    members = [(f"ENUM{index}", value) for index, value in enumerate(values)]
+    return cast("type[enum.Enum]", _Discrete("discrete", members))  # type: ignore[call-arg]
+
+
+class _Discrete(enum.Enum):
+    """Values of a sensor that only its server knows the meaning of."""
+
+    @property
+    def katcp_value(self) -> bytes:
+        return cast(bytes, self.value)
+
+
+class Mirrors:
+    """All mirrors of one client, and the task that asks the server for what they need.
+
+    Args:
+        hub: where the client's informs arrive.
+    """
+
+    def __init__(self, hub: InformHub) -> None:
+        self._hub = hub
+        self.engine = MirrorEngine()
+        self._wake = trio.Event()
+
+    @asynccontextmanager
+    async def open(
+        self,
+        types: TypeRegistry,
+        filter: Callable[[SensorDescription], bool] | None,
+        rename: Callable[[str], str | Sequence[str]] | None,
+        strategy: str | Callable[[SensorDescription], str],
+        enum_types: tuple[type[enum.Enum], ...],
+    ) -> AsyncIterator[MirroredSensors]:
+        """One mirror, for the length of a block."""
+        mirror = _Mirror(types, filter, rename, strategy, enum_types)
+        self.add(mirror)
+        try:
+            yield mirror.sensors
+        finally:
+            self.remove(mirror)
+            mirror.sensors._end_changes()
+
+    @contextmanager
+    def _listening(self) -> Iterator[None]:
+        self._hub.subscribe("sensor-status", self, lambda wire: self._status_received(wire.arguments))
+        self._hub.subscribe("interface-changed", self, lambda wire: self._interface_changed())
+        try:
+            yield
+        finally:
+            self._hub.unsubscribe("sensor-status", self)
+            self._hub.unsubscribe("interface-changed", self)
+
+    def add(self, watcher: Watcher) -> None:
+        """Tell a watcher of the server's sensors until `remove`."""
+        self.engine.add_watcher(watcher)
+        self._wake.set()
+
+    def remove(self, watcher: Watcher) -> None:
+        """Undo `add`. Sensors that nobody else wants are unsubscribed."""
+        self.engine.remove_watcher(watcher)
+        self._wake.set()
+
+    def close(self) -> None:
+        """The client is closed."""
+        self.engine.closed()
+
+    async def run(self, connection: Connection) -> None:
+        """Keep the engine in step with the server, for as long as the connection lasts."""
+        with self._listening():
+            self.engine.connected()
+            try:
+                await self._work(connection)
+            except ConnectionClosed as error:
+                _logger.debug("mirroring stopped: %s", error)
+            finally:
+                self.engine.disconnected()
+
+    def _status_received(self, arguments: list[bytes]) -> None:
+        self.engine.status_received(arguments)
+        if self.engine.needs_work:
+            self._wake.set()
+
+    def _interface_changed(self) -> None:
+        self.engine.interface_changed()
+        self._wake.set()
+
+    async def _work(self, connection: Connection) -> None:
+        engine = self.engine
+        backoff = Backoff(random.uniform)
+        while True:
+            self._wake = trio.Event()
+            if engine.is_wanted and engine.needs_work:
+                try:
+                    if engine.is_list_stale:
+                        await self._list(connection)
+                    await self._subscribe(connection)
+                    if not engine.is_list_stale:
+                        await self._set_strategy(connection, engine.to_unsubscribe(), "none")
+                except (FailReply, InvalidReply) as error:
+                    # A server that refuses its own list is asked again later, not at once for ever.
+                    _logger.warning("the server refused to list its sensors: %s", error)
+                    engine.is_list_stale = True
+                    await trio.sleep(backoff.next())
+                else:
+                    backoff.reset()
+                if engine.needs_work:
+                    continue
+            if engine.is_wanted:
+                engine.work_done()
+            if connection.reason is not None:
+                raise ConnectionClosed("the connection has ended")
+            await self._wake.wait()
+
+    async def _list(self, connection: Connection) -> None:
+        self.engine.list_requested()
+        pending = await _ask(connection, "sensor-list")
+        pending.result()  # raises what the server refused with
+        self.engine.list_received(pending.informs)
+
+    async def _subscribe(self, connection: Connection) -> None:
+        for strategy, names in self.engine.to_subscribe().items():
+            await self._set_strategy(connection, names, strategy)
+
+    async def _set_strategy(self, connection: Connection, names: list[str], strategy: str) -> None:
+        """Set a strategy for many sensors: in bulk where the server can, else with many requests at once."""
+        if len(names) > 1 and "B" in connection.flags:
+            for start in range(0, len(names), _BULK):
+                some = names[start : start + _BULK]
+                if not await self._set_together(connection, some, strategy):
+                    await self._set_singly(connection, some, strategy)
+        else:
+            await self._set_singly(connection, names, strategy)
+
+    async def _set_together(self, connection: Connection, names: list[str], strategy: str) -> bool:
+        self.engine.subscribing(names)
+        pending = await _ask(connection, "sensor-sampling", ",".join(names), *strategy.split())
+        try:
+            pending.result()
+        except (FailReply, InvalidReply):
+            return False
+        self.engine.subscription_set(names, subscribed=strategy != "none")
+        return True
+
+    async def _set_singly(self, connection: Connection, names: list[str], strategy: str) -> None:
+        for start in range(0, len(names), _PIPELINED):
+            some = names[start : start + _PIPELINED]
+            self.engine.subscribing(some)
+            asked = [_start(connection, "sensor-sampling", name, *strategy.split()) for name in some]
+            for name, (pending, done) in zip(some, asked, strict=True):
+                await _answered(connection, pending, done)
+                try:
+                    pending.result()
+                except (FailReply, InvalidReply) as error:
+                    _logger.warning("Failed to set strategy on %s to %s: %s", name, strategy, error)
+                # Refused counts as done: asking again would be refused again.
+                self.engine.subscription_set([name], subscribed=strategy != "none")
+
+
+def _start(connection: Connection, name: str, *arguments: object) -> tuple[Pending, trio.Event]:
+    pending = connection.start(name, arguments)
+    done = trio.Event()
+    pending.on_done = done.set
+    return pending, done
+
+
+async def _answered(connection: Connection, pending: Pending, done: trio.Event) -> None:
+    try:
+        await done.wait()
+    finally:
+        connection.abandon(pending)
+    if pending.reply is None:
+        raise connection.error_for(pending)
+
+
+async def _ask(connection: Connection, name: str, *arguments: object) -> Pending:
+    """Make a request and return it with its reply, whatever that says, and its informs as they came."""
+    pending, done = _start(connection, name, *arguments)
+    await _answered(connection, pending, done)
+    return pending

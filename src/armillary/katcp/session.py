@@ -1,0 +1,416 @@
+"""One client of a device server, from its greeting to its last line."""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import Context, copy_context
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import trio
+
+from armillary._runtime.dial import peer_name
+from armillary._runtime.in_place import resume
+from armillary._runtime.outbox import Outbox
+
+from .protocol.messages import (
+    FAIL,
+    INVALID,
+    OK,
+    FailReply,
+    InvalidReply,
+    MessageType,
+    Parser,
+    WireMessage,
+    line,
+)
+from .requests import RequestContext
+from .samplers import Samplers
+from .version import version_informs
+
+if TYPE_CHECKING:
+    from .device import Device
+    from .server import DeviceServer
+
+__all__ = ["Session", "SessionLogger"]
+
+# Bytes asked of the socket at once. More does not help small messages; fewer makes long ones cost more calls.
+_RECEIVE = 65536
+# Requests answered in a row without letting others run. More makes other clients wait longer (each request
+# takes a few microseconds); fewer spends a larger part of the time on switching.
+_BURST = 128
+# Unsent bytes above which a client's requests wait, and at which they go on. More lets one client's answers
+# take more memory; fewer stops reading a client that would soon have caught up.
+_HIGH_WATER = 1024 * 1024
+_LOW_WATER = 256 * 1024
+# Seconds for the last lines of a session to leave. Longer lets a client that does not read hold up the end of
+# the server; shorter cuts off clients behind slow links.
+FAREWELL_TIMEOUT = 0.5
+# Seconds for the running requests of a client that has closed its side for writing (``printf ... | nc``).
+# Longer lets the requests of clients that are simply gone run on; shorter loses slow replies.
+HALF_CLOSED_GRACE = 30.0
+
+_REPLY = MessageType.REPLY
+_REQUEST = MessageType.REQUEST
+
+
+class SessionLogger(logging.LoggerAdapter[logging.Logger]):
+    """Appends the client's address to each record."""
+
+    def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
+        return f"{msg} [{self.extra['peer'] if self.extra else ''}]", kwargs
+
+
+class _Suspended(NamedTuple):
+    """A handler that waits for something, and how to go on with it."""
+
+    ctx: RequestContext
+    coroutine: Coroutine[Any, Any, Any]
+    trap: Any
+    context: Context
+
+
+class Session:
+    """One client of a device server.
+
+    `run` is its life. One task reads requests and answers them where it reads; when a handler suspends,
+    that task stays with the handler and another one reads on. So an idle client costs one task, and a
+    request whose handler does not wait costs none.
+    """
+
+    __slots__ = (
+        "_closed_for_reading",
+        "_farewell",
+        "_is_draining",
+        "_max_pending",
+        "_nursery",
+        "_parser",
+        "_room",
+        "_sampling_lock",
+        "_scope",
+        "_stream",
+        "_turnstile",
+        "_unanswered",
+        "device",
+        "gone",
+        "logger",
+        "outbox",
+        "peer",
+        "pending",
+        "samplers",
+        "serial",
+        "server",
+    )
+
+    def __init__(self, server: DeviceServer, stream: trio.abc.Stream, serial: int) -> None:
+        limits = server.limits
+        self.server = server
+        self.device: Device = server.device
+        self.serial = serial
+        """Larger than that of every session that began before."""
+        self.peer = peer_name(stream)
+        """The client's address."""
+        self.logger = SessionLogger(server.logger, {"peer": self.peer})
+        self.outbox = Outbox(stream, server.nursery, bound=limits.backlog, on_broken=self._on_broken)
+        self.samplers = Samplers(self)
+        self.pending = 0
+        """Requests whose handler is waiting for something."""
+        self._stream = stream
+        self._parser = Parser(limits.line)
+        self._unanswered: deque[WireMessage | ValueError] = deque()
+        self._turnstile = server.turnstile
+        self._max_pending = limits.pending_per_client
+        self._room: trio.Event | None = None
+        self._sampling_lock: trio.Lock | None = None
+        self._nursery: trio.Nursery | None = None
+        # Shielded: the end of the server reaches a session as a drain with a reason, not as a cancellation.
+        self._scope = trio.CancelScope(shield=True)
+        self._farewell: str | None = None
+        self._is_draining = False
+        self._closed_for_reading = False
+        self.gone = trio.Event()
+        """Set when nothing of the session is left."""
+
+    @property
+    def sampling_lock(self) -> trio.Lock:
+        """Held while the client's sampling is changed, so that two changes do not mix."""
+        if self._sampling_lock is None:
+            self._sampling_lock = trio.Lock()
+        return self._sampling_lock
+
+    async def run(self) -> None:
+        """Serve the client until it goes or is sent away. Leaves no task, observer or pending request."""
+        device = self.device
+        device.sessions[self] = None
+        self.server.sessions[self] = None
+        try:
+            with self._scope:
+                await self.server.wait_ready()
+                self._greet()
+                self.server.announcer.client_connected(self)
+                async with trio.open_nursery() as self._nursery:
+                    await self._read()
+        finally:
+            self.samplers.clear()
+            self._leave()
+            if self._farewell is not None:
+                self.outbox.send(
+                    line(MessageType.INFORM, b"disconnect", None, [self._farewell.encode("utf-8")])
+                )
+            await self.outbox.finish(trio.current_time() + FAREWELL_TIMEOUT)
+            self.gone.set()
+
+    def begin_drain(self, reason: str, deadline: float) -> None:
+        """Take no more requests; end when the running ones have finished, or at `deadline`."""
+        self._farewell = reason
+        self._is_draining = True
+        self._unanswered.clear()
+        if self.pending:
+            self._scope.deadline = min(self._scope.deadline, deadline)
+        else:
+            self._scope.cancel(reason=reason)
+
+    def abort(self, reason: str) -> None:
+        """End at once, and send nothing more."""
+        self._leave()
+        self.outbox.abort()
+        self._scope.cancel(reason=reason)
+
+    def send_async_inform(self, encoded: bytes) -> None:
+        """Send lines that nobody asked for; a client that has too many of them unread is sent away."""
+        outbox = self.outbox
+        outbox.send(encoded)
+        # While its sampling is changed, a client gets many lines at once that it did ask for.
+        if outbox.is_over_bound and not (self._sampling_lock is not None and self._sampling_lock.locked()):
+            self._disconnect_slow_client()
+
+    def send_informs(self, encoded: bytes) -> None:
+        """Send the informs of a request; one that sends on to a client that does not read loses it."""
+        if self.outbox.is_over_bound:
+            self._disconnect_slow_client()
+        self.outbox.send(encoded)
+
+    async def wait_drained(self) -> None:
+        """Wait until the client has read most of what it was sent."""
+        self.outbox.flush()
+        if self.outbox.backlog > _HIGH_WATER:
+            await self.outbox.drain(_LOW_WATER)
+
+    def start_task(self, task: Callable[[], Awaitable[object]]) -> None:
+        """Run a task that ends with the session."""
+        if self._nursery is not None:
+            self._nursery.start_soon(task)
+
+    def _greet(self) -> None:
+        encode = self.device.types.encode
+        for arguments in version_informs(self.device):
+            self.outbox.send(
+                line(
+                    MessageType.INFORM, b"version-connect", None, [encode(argument) for argument in arguments]
+                )
+            )
+        self.outbox.flush()
+
+    def _leave(self) -> None:
+        """Be no client of the device any more: nobody sends to this session from now on."""
+        self.device.sessions.pop(self, None)
+        self.server.sessions.pop(self, None)
+
+    def _disconnect_slow_client(self) -> None:
+        if self in self.device.sessions:
+            self.logger.warning(
+                "Disconnecting client because it is too slow: %d bytes unread", self.outbox.backlog
+            )
+            self.abort("the client is too slow")
+
+    def _on_broken(self, error: BaseException) -> None:
+        self.logger.debug("connection broken: %s", error.__cause__ or error)
+        self._scope.cancel(reason="the connection is broken")
+
+    # -- reading ------------------------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        """Read and answer requests, until the client goes or a handler suspends in this task."""
+        outbox = self.outbox
+        unanswered = self._unanswered
+        served = 0
+        outbox.cork()
+        while True:
+            while unanswered:
+                if self.pending and self._must_wait(unanswered[0]):
+                    await self._wait_room()
+                    outbox.cork()
+                    continue
+                suspended = self._dispatch(unanswered.popleft())
+                if suspended is not None:
+                    outbox.flush()
+                    await self._finish(suspended)
+                    return
+                served += 1
+                if served >= _BURST or outbox.backlog > _HIGH_WATER:
+                    served = 0
+                    await trio.lowlevel.checkpoint()
+                    await self.wait_drained()
+                    outbox.cork()
+            await self.wait_drained()
+            try:
+                data = await self._stream.receive_some(_RECEIVE)
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                outbox.abort()
+                self._on_broken(error)
+                return
+            if not data:
+                await self._client_closed()
+                return
+            if not self._is_draining:
+                outbox.cork()
+                served = 0
+                unanswered.extend(self._parser.append(data))
+
+    def _must_wait(self, message: WireMessage | ValueError) -> bool:
+        """Whether a request must wait until others have finished."""
+        if self.pending < self._max_pending and not self._turnstile.is_full:
+            return False
+        if isinstance(message, ValueError) or message.mtype is not _REQUEST:
+            return False
+        handler = self.device.request_handlers.get(message.name)
+        # A plain function never waits, so ?watchdog is answered however busy the device is.
+        return handler is None or handler.may_suspend
+
+    async def _wait_room(self) -> None:
+        self.outbox.flush()
+        if self.pending >= self._max_pending:
+            self._room = trio.Event()
+            await self._room.wait()
+        else:
+            await self._turnstile.wait_room()
+
+    async def _client_closed(self) -> None:
+        """The client will send no more: let its requests finish, and end."""
+        if self._parser.buffer_size:
+            self.logger.warning("EOF received on connection with partial message")
+        self._closed_for_reading = True
+        self.samplers.clear()
+        if self.pending:
+            self._scope.deadline = min(self._scope.deadline, trio.current_time() + HALF_CLOSED_GRACE)
+            return
+        with trio.move_on_after(HALF_CLOSED_GRACE):
+            await self.outbox.drain()
+        self._scope.cancel(reason="the client closed the connection")
+
+    # -- answering ----------------------------------------------------------------------------------------
+
+    def _dispatch(self, message: WireMessage | ValueError) -> _Suspended | None:
+        """Answer one message, or return the handler that has to wait for something."""
+        if isinstance(message, ValueError):
+            self._complain(message)
+            return None
+        if message.mtype is not _REQUEST:
+            self.logger.debug("ignored %r", message)
+            return None
+        ctx = RequestContext(self, message)
+        handler = self.device.request_handlers.get(message.name)
+        context = copy_context()
+        try:
+            if handler is None:
+                result = self.device.unhandled_request(ctx)
+            else:
+                values = handler.decode(message.arguments)
+                result = context.run(handler.function, self.device, ctx, *values)
+            if type(result) is CoroutineType or isinstance(result, Awaitable):
+                coroutine = result if type(result) is CoroutineType else _await(result)
+                try:
+                    trap = context.run(coroutine.send, None)
+                except StopIteration as finished:
+                    result = finished.value
+                else:
+                    return _Suspended(ctx, coroutine, trap, context)
+        except Exception as error:  # noqa: BLE001 - a handler's failure is its client's reply
+            self._fail(ctx, error)
+        else:
+            self._answer(ctx, result)
+        return None
+
+    async def _finish(self, suspended: _Suspended) -> None:
+        """Go on with a handler that suspended, while another task reads on."""
+        ctx, coroutine, trap, context = suspended
+        assert self._nursery is not None
+        self.pending += 1
+        self._turnstile.enter()
+        self._nursery.start_soon(self._read)
+        try:
+            result = await resume(coroutine, trap, context)
+        except Exception as error:  # noqa: BLE001 - a handler's failure is its client's reply
+            self._fail(ctx, error)
+        except BaseException:
+            if not ctx.replied:
+                ctx.reply_encoded([FAIL, b"request cancelled"])
+            raise
+        else:
+            self._answer(ctx, result)
+        finally:
+            self._request_done()
+        await self._end_if_idle()
+
+    def _request_done(self) -> None:
+        self.pending -= 1
+        self._turnstile.leave()
+        if self._room is not None:
+            self._room.set()
+            self._room = None
+
+    async def _end_if_idle(self) -> None:
+        """End a session that waited only for its last request."""
+        if self.pending:
+            return
+        if self._is_draining:
+            self._scope.cancel(reason=self._farewell)
+        elif self._closed_for_reading:
+            await self._client_closed()
+
+    def _answer(self, ctx: RequestContext, result: Any) -> None:
+        """Send the reply that a handler's result stands for."""
+        try:
+            if ctx.replied:
+                if result is not None:
+                    raise RuntimeError(f"request ?{ctx.name} has already been replied to")
+                return
+            if result is None:
+                ctx.reply_encoded([OK])
+            elif type(result) is tuple:
+                encode = self.device.types.encode
+                ctx.reply_encoded([OK, *[encode(item) for item in result]])
+            else:
+                ctx.reply_encoded([OK, self.device.types.encode(result)])
+        except Exception as error:  # noqa: BLE001 - what cannot be encoded is the handler's failure
+            self._fail(ctx, error)
+
+    def _fail(self, ctx: RequestContext, error: Exception) -> None:
+        """Send the reply that a handler's exception stands for."""
+        if not ctx.replied and isinstance(error, FailReply | InvalidReply):
+            code = FAIL if isinstance(error, FailReply) else INVALID
+            ctx.reply_encoded([code, str(error).encode("utf-8", "replace")])
+            return
+        text = "".join(traceback.format_exception(error)).encode("utf-8", "replace")
+        self.logger.error("error in the handler of ?%s", ctx.name, exc_info=error)
+        if ctx.replied:
+            self._log_to_client(b"error", b"armillary.katcp.server", text)
+        else:
+            ctx.reply_encoded([FAIL, text])
+
+    def _complain(self, error: ValueError) -> None:
+        """Tell the client that a line was no message."""
+        self.logger.warning("Malformed message received: %s", error)
+        self._log_to_client(b"error", b"armillary.katcp.session", str(error).encode("utf-8"))
+
+    def _log_to_client(self, level: bytes, source: bytes, text: bytes) -> None:
+        now = repr(time.time()).encode("ascii")
+        self.outbox.send(line(MessageType.INFORM, b"log", None, [level, now, source, text]))
+
+
+async def _await(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
