@@ -13,8 +13,8 @@ from .protocol.values import LogLevel, enum_text
 
 __all__ = ["LogHandler", "forward_logs"]
 
-# Records from other threads that may wait for trio's turn. More lets a thread that logs without pause fill the
-# memory; fewer loses records of a short burst.
+# Records from other threads that may wait for trio's turn. More lets a thread that logs without pause fill
+# the memory; fewer loses records of a short burst.
 _WAITING = 1000
 
 
@@ -22,11 +22,11 @@ class LogHandler(logging.Handler):
     """Sends log records to every client of a device, as ``#log level timestamp logger text``.
 
     Records below the level that a client last set by ``?log-level`` are dropped, and so are armillary's own
-    (loggers below ``armillary.``), which would speak of the clients to themselves. Records of other threads
-    are handed over to trio's; at most 1000 of them wait, and more are dropped and counted in `dropped`.
+    (loggers below ``armillary.``), which would speak of the clients to themselves. Records of other
+    threads are handed over to trio's; at most 1000 wait, and more are dropped and counted in `dropped`.
 
-    Create it inside the trio run whose device it is, and remove it from its logger before the run ends; or use
-    `forward_logs`, which does both.
+    Create it inside the trio run whose device it is, and remove it from its logger before the run ends; or
+    use `forward_logs`, which does both.
     """
 
     def __init__(self, device: Device) -> None:

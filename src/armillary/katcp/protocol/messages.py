@@ -126,6 +126,8 @@ class Message:
         """
         if raw[-1:] not in (b"\n", b"\r"):
             raise KatcpSyntaxError("expected a line with its terminator, got no newline at its end", raw)
+        if b"\n" in raw[:-1] or b"\r" in raw[:-1]:
+            raise KatcpSyntaxError("expected one line, got a terminator inside it", raw)
         parsed = Parser(len(raw)).append(raw)
         if len(parsed) != 1:
             raise KatcpSyntaxError(f"expected one message, got {len(parsed)}", raw)
