@@ -12,7 +12,15 @@ import trio
 
 from armillary.errors import ConnectFailed
 
-__all__ = ["HANDSHAKE_TIMEOUT", "bound_ports", "open_listeners", "open_stream", "peer_name", "split_address"]
+__all__ = [
+    "HANDSHAKE_TIMEOUT",
+    "address_text",
+    "bound_ports",
+    "open_listeners",
+    "open_stream",
+    "peer_name",
+    "split_address",
+]
 
 # Seconds for a TLS handshake. Shorter refuses peers behind slow links; longer lets a peer that says nothing
 # hold a session.
@@ -39,7 +47,7 @@ async def open_stream(
 
     The caller closes the stream. Cancellation leaves nothing open.
     """
-    where = host if port is None else f"{host}:{port}"
+    where = address_text(host, port)
     try:
         with trio.fail_after(timeout):
             stream: trio.abc.Stream
@@ -49,18 +57,25 @@ async def open_stream(
                 stream = await trio.open_tcp_stream(host, port)
             if ssl_context is None:
                 return stream
-            secure = trio.SSLStream(stream, ssl_context, server_hostname=host, https_compatible=True)
             try:
+                secure = trio.SSLStream(stream, ssl_context, server_hostname=host, https_compatible=True)
                 await secure.do_handshake()
             except BaseException:
-                await trio.aclose_forcefully(secure)
+                await trio.aclose_forcefully(stream)
                 raise
             return secure
     except trio.TooSlowError as error:
         raise ConnectFailed(f"could not connect to {where}: no answer in {timeout} s") from error
     except (OSError, trio.BrokenResourceError) as error:
-        reason = error.__cause__ or error
-        raise ConnectFailed(f"could not connect to {where}: {reason}") from error
+        raise ConnectFailed(f"could not connect to {where}: {_reason(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    """What the operating system or the TLS library said, once for each address that was tried."""
+    reason = error.__cause__ or error
+    if isinstance(reason, BaseExceptionGroup):
+        return "; ".join(dict.fromkeys(str(attempt) for attempt in reason.exceptions))
+    return str(reason)
 
 
 async def open_listeners(
@@ -135,7 +150,13 @@ def peer_name(stream: trio.abc.Stream) -> str:
     if not isinstance(address, tuple):
         return "unix"
     host, port = address[:2]
-    host = host.partition("%")[0]  # the scope of a link-local address is this machine's affair
+    return address_text(host.partition("%")[0], port)  # the scope of a link-local address is local, too
+
+
+def address_text(host: str, port: int | None) -> str:
+    """An address as people write it: ``host:port``, ``[ipv6]:port``, or the path of a Unix socket."""
+    if port is None:
+        return host
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

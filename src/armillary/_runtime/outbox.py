@@ -219,14 +219,14 @@ class Outbox:
                     except (trio.ClosedResourceError, OSError) as error:
                         self._break(error)
                 else:
-                    await trio.lowlevel.cancel_shielded_checkpoint()
+                    await trio.lowlevel.checkpoint()
             else:
                 chunk = self._next_chunk()
                 try:
                     await self._stream.send_all(chunk)
                 except Exception as error:  # noqa: BLE001 - whatever a stream raises ends its session, not us
                     self._break(error)
-                if self.broken is None:
+                if self._pieces:  # not dropped while they were being sent
                     self._pieces.popleft()
                     self._sent(len(chunk))
 

@@ -43,16 +43,17 @@ async def serve_sessions(
     """
 
     async def isolated(stream: trio.abc.Stream) -> None:
+        peer = peer_name(stream)  # once it is reset, a socket does not know any more
         try:
             if isinstance(stream, trio.SSLStream):
                 with trio.fail_after(HANDSHAKE_TIMEOUT):
                     await stream.do_handshake()
             await session(stream)
         except (trio.BrokenResourceError, trio.TooSlowError, ssl.SSLError) as error:
-            logger.info("connection from %s failed: %s", peer_name(stream), error.__cause__ or error)
+            logger.info("connection from %s failed: %s", peer, error.__cause__ or error)
         except Exception:
             # The accept loop and the other sessions go on; nothing of this session is left.
-            logger.exception("session of %s ended by an unexpected error", peer_name(stream))
+            logger.exception("session of %s ended by an unexpected error", peer)
 
     try:
         with accepting:

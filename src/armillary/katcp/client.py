@@ -11,7 +11,7 @@ from typing import Any
 
 import trio
 
-from armillary._runtime.dial import HANDSHAKE_TIMEOUT, open_stream
+from armillary._runtime.dial import HANDSHAKE_TIMEOUT, address_text, open_stream
 from armillary._runtime.groups import single_exception
 from armillary._runtime.mailbox import Mailbox
 from armillary.errors import ConnectFailed, ConnectionClosed
@@ -307,7 +307,7 @@ async def open_client(
     `ConnectionClosed`, and so does the next one. Leaving the block sends what requests are on their way (for
     half a second at most), closes the connection, and lets the block's own exception out as it is.
     """
-    where = host if port is None else f"{host}:{port}"
+    where = address_text(host, port)
     deadline = trio.current_time() + connect_timeout
     stream = await open_stream(host, port, ssl_context=ssl_context, timeout=connect_timeout)
     async with open_client_on(

@@ -70,18 +70,26 @@ class Turnstile:
     def leave(self) -> None:
         """Count one out, and wake who has waited longest."""
         self.running -= 1
-        if self._waiting and not self.is_full:
-            self._waiting.popleft().set()
+        self._wake_first()
 
     async def wait_room(self) -> None:
-        """Wait until there may be room; callers look again. Cancellation passes the turn on."""
+        """Wait until there is room; callers who use it enter before they wait for anything else.
+
+        The next in line is woken by whoever goes through, because that one may enter or not: its handler
+        need not suspend. Cancellation passes the turn on.
+        """
         turn = trio.Event()
         self._waiting.append(turn)
+        self._wake_first()
         try:
             await turn.wait()
-        except trio.Cancelled:
-            if turn.is_set() and self._waiting:
-                self._waiting.popleft().set()
-            elif not turn.is_set():
-                self._waiting.remove(turn)
-            raise
+            while self.is_full:  # somebody who did not queue was quicker
+                turn = self._waiting[0] = trio.Event()
+                await turn.wait()
+        finally:
+            self._waiting.remove(turn)
+            self._wake_first()
+
+    def _wake_first(self) -> None:
+        if self._waiting and not self.is_full:
+            self._waiting[0].set()

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from armillary._runtime.dial import HANDSHAKE_TIMEOUT, open_stream
+from armillary._runtime.dial import HANDSHAKE_TIMEOUT, address_text, open_stream
 from armillary._runtime.groups import single_exception
 from armillary._runtime.mailbox import Mailbox
 from armillary._wire.backoff import Backoff
@@ -210,7 +210,7 @@ async def open_persistent_client(
     async def dial_host() -> trio.abc.Stream:
         return await open_stream(host, port, ssl_context=ssl_context, timeout=connect_timeout)
 
-    where = host if port is None else f"{host}:{port}"
+    where = address_text(host, port)
     # Not for secrets: spreads the attempts of many clients.
     backoff = Backoff(random.uniform) if backoff is None else backoff
     client = PersistentClient(types, dial_host if dial is None else dial, where, backoff)

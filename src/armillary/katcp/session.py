@@ -43,10 +43,9 @@ _RECEIVE = 65536
 # Requests answered in a row without letting others run. More makes other clients wait longer (each request
 # takes a few microseconds); fewer spends a larger part of the time on switching.
 _BURST = 128
-# Unsent bytes above which a client's requests wait, and at which they go on. More lets one client's answers
-# take more memory; fewer stops reading a client that would soon have caught up.
+# Unsent bytes above which a client's requests wait; they go on at a quarter of it. More lets one client's
+# answers take more memory; fewer stops reading a client that would soon have caught up.
 _HIGH_WATER = 1024 * 1024
-_LOW_WATER = 256 * 1024
 # Seconds for the last lines of a session to leave. Longer lets a client that does not read hold up the end of
 # the server; shorter cuts off clients behind slow links.
 FAREWELL_TIMEOUT = 0.5
@@ -85,6 +84,7 @@ class Session:
     __slots__ = (
         "_closed_for_reading",
         "_farewell",
+        "_high_water",
         "_is_draining",
         "_max_pending",
         "_nursery",
@@ -124,6 +124,8 @@ class Session:
         self._unanswered: deque[WireMessage | ValueError] = deque()
         self._turnstile = server.turnstile
         self._max_pending = limits.pending_per_client
+        # Below the backlog that costs a client its connection, so that a long reply alone never does.
+        self._high_water = min(_HIGH_WATER, limits.backlog // 2)
         self._room: trio.Event | None = None
         self._sampling_lock: trio.Lock | None = None
         self._nursery: trio.Nursery | None = None
@@ -155,7 +157,6 @@ class Session:
                 async with trio.open_nursery() as self._nursery:
                     await self._read()
         finally:
-            self.samplers.clear()
             self._leave()
             if self._farewell is not None:
                 self.outbox.send(
@@ -197,8 +198,8 @@ class Session:
     async def wait_drained(self) -> None:
         """Wait until the client has read most of what it was sent."""
         self.outbox.flush()
-        if self.outbox.backlog > _HIGH_WATER:
-            await self.outbox.drain(_LOW_WATER)
+        if self.outbox.backlog > self._high_water:
+            await self.outbox.drain(self._high_water // 4)
 
     def start_task(self, task: Callable[[], Awaitable[object]]) -> None:
         """Run a task that ends with the session."""
@@ -219,6 +220,7 @@ class Session:
         """Be no client of the device any more: nobody sends to this session from now on."""
         self.device.sessions.pop(self, None)
         self.server.sessions.pop(self, None)
+        self.samplers.clear()
 
     def _disconnect_slow_client(self) -> None:
         if self in self.device.sessions:
@@ -237,11 +239,12 @@ class Session:
         """Read and answer requests, until the client goes or a handler suspends in this task."""
         outbox = self.outbox
         unanswered = self._unanswered
+        turnstile, most = self._turnstile, self._max_pending
         served = 0
         outbox.cork()
         while True:
             while unanswered:
-                if self.pending and self._must_wait(unanswered[0]):
+                if (self.pending >= most or turnstile.is_full) and self._may_wait(unanswered[0]):
                     await self._wait_room()
                     outbox.cork()
                     continue
@@ -251,7 +254,7 @@ class Session:
                     await self._finish(suspended)
                     return
                 served += 1
-                if served >= _BURST or outbox.backlog > _HIGH_WATER:
+                if served >= _BURST or outbox.backlog > self._high_water:
                     served = 0
                     await trio.lowlevel.checkpoint()
                     await self.wait_drained()
@@ -271,10 +274,8 @@ class Session:
                 served = 0
                 unanswered.extend(self._parser.append(data))
 
-    def _must_wait(self, message: WireMessage | ValueError) -> bool:
-        """Whether a request must wait until others have finished."""
-        if self.pending < self._max_pending and not self._turnstile.is_full:
-            return False
+    def _may_wait(self, message: WireMessage | ValueError) -> bool:
+        """Whether a message has to wait while there is no room for handlers that suspend."""
         if isinstance(message, ValueError) or message.mtype is not _REQUEST:
             return False
         handler = self.device.request_handlers.get(message.name)

@@ -44,8 +44,8 @@ class BoundedStream(trio.abc.HalfCloseableStream):
         while view:
             room = await self._sending.wait_room()
             piece, view = view[:room], view[room:]
-            self._sending.add(len(piece))
             await self._inner.send_all(piece)
+            self._sending.add(len(piece))
 
     async def wait_send_all_might_not_block(self) -> None:
         await self._sending.wait_room()

@@ -1,0 +1,65 @@
+"""Sensors as text for people: values, times, and what must not reach a terminal as it is."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from .protocol.readings import SensorStatus
+from .protocol.values import STANDARD_TYPES, Timestamp
+
+__all__ = ["STATUS_COLOURS", "printable", "short_value", "status_text", "utc", "wire_value"]
+
+# Names that both click and rich know.
+STATUS_COLOURS = {
+    SensorStatus.UNKNOWN: "bright_black",
+    SensorStatus.NOMINAL: "green",
+    SensorStatus.WARN: "yellow",
+    SensorStatus.ERROR: "red",
+    SensorStatus.FAILURE: "magenta",
+    SensorStatus.UNREACHABLE: "cyan",
+    SensorStatus.INACTIVE: "bright_black",
+}
+
+
+def printable(raw: bytes | str) -> str:
+    r"""A text in one line, with ``\x..`` or the like for what is no text or would command the terminal."""
+    text = raw.decode("utf-8", "backslashreplace") if isinstance(raw, bytes) else raw
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
+    )
+
+
+def status_text(status: SensorStatus) -> str:
+    """The word for a status that is used on the wire."""
+    return status.name.lower()
+
+
+def utc(timestamp: float) -> str:
+    """A time as ``2026-01-31T12:34:56.789Z``; as the number that it is, if no calendar has it.
+
+    Args:
+        timestamp: seconds since 1970-01-01 UTC.
+    """
+    try:
+        moment = datetime.fromtimestamp(timestamp, UTC)
+    except (ValueError, OverflowError, OSError):  # NaN, infinity, beyond the year 9999
+        return repr(float(timestamp))
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def wire_value(value: Any) -> str:
+    """A sensor's value with all its digits, as it goes over the wire before escaping."""
+    return printable(STANDARD_TYPES.encode(value))
+
+
+def short_value(value: Any) -> str:
+    """A sensor's value as a person wants to read it at a glance."""
+    if isinstance(value, Timestamp):
+        return utc(value)
+    if isinstance(value, float):
+        # Large numbers are counts and frequencies: they are read digit by digit, not as powers of ten.
+        return f"{value:.6g}" if abs(value) < 1e6 else f"{value:.10g}"
+    return wire_value(value)
