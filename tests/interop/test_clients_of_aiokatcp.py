@@ -169,7 +169,8 @@ async def test_informs_are_heard() -> None:
             with client.informs("log") as logs, client.informs("news") as news:
                 await peer.ask("log", 40, "it is on fire")
                 log = await anext(logs)
-                assert (log.arguments[0], log.arguments[2:]) == (b"error", [b"parity", b"it is on fire"])
+                level, _, logger, text = log.arguments
+                assert (level, logger, text[-13:]) == (b"error", b"parity", b"it is on fire")
                 await peer.ask("inform", "news", 7, "it stopped")
                 assert (await anext(news)).arguments == [b"7", b"it stopped"]
                 assert heard == [(7, "it stopped")]
@@ -257,3 +258,128 @@ async def test_a_mirror_samples_as_it_is_told(strategy: str, told: list[float]) 
             while told[-1] not in heard:
                 await anext(sensors.changes())
             assert [value for value in heard if value] == told
+
+
+async def test_a_mirror_gets_readings_by_the_clock() -> None:
+    """A periodic strategy brings readings of a sensor that does not change."""
+    with trio.fail_after(20):
+        async with (
+            open_peer_server(*SERVER) as (_, port),
+            open_client(HOST, port) as client,
+            client.mirror_sensors(filter=lambda sensor: sensor.name == "since", strategy="period 0.01") as sensors,
+        ):
+            await sensors.wait_synced()
+            changes = sensors.changes()
+            for _ in range(5):
+                change = await anext(changes)
+                assert change.reading == Reading(TIME, SensorStatus.UNKNOWN, 0.0)
+
+
+async def test_a_sensor_that_prefers_a_strategy_gets_it() -> None:
+    """A sensor whose own strategy is differential tells a mirror only of large changes."""
+    with trio.fail_after(20):
+        async with (
+            open_peer_server(*SERVER) as (peer, port),
+            open_client(HOST, port) as client,
+            client.mirror_sensors(filter=lambda sensor: sensor.name == "lazy") as sensors,
+        ):
+            await sensors.wait_synced()
+            heard: list[float] = []
+            sensors["lazy"].attach(lambda sensor, reading: heard.append(reading.value))
+            for value in ("0", "9", "18", "27", "40"):
+                await peer.ask("set", "lazy", value)
+            while 40.0 not in heard:
+                await anext(sensors.changes())
+            assert heard == [0.0, 18.0, 40.0]
+
+
+async def test_a_mirror_is_left_without_a_trace() -> None:
+    """After a mirror's block, no sensor is subscribed any more."""
+    with trio.fail_after(20):
+        async with open_peer_server(*SERVER) as (_, port), open_client(HOST, port) as client:
+            async with client.mirror_sensors() as sensors:
+                await sensors.wait_synced()
+                assert (await client.request("sensor-sampling", "label"))[0] == [b"label", b"auto"]
+            while (await client.request("sensor-sampling", "label"))[0] != [b"label", b"none"]:
+                await trio.lowlevel.checkpoint()
+
+
+async def test_five_thousand_sensors_are_mirrored() -> None:
+    """A mirror of five thousand sensors is complete, subscribes in bulk, and follows an update of each."""
+    with trio.fail_after(20):
+        async with (
+            open_peer_server(*SERVER, 5000) as (peer, port),
+            open_client(HOST, port) as client,
+            client.mirror_sensors() as sensors,
+        ):
+            await sensors.wait_synced()
+            assert len(sensors) == 5010
+            assert picture(sensors) == await peer.ask("picture")
+            await peer.ask("set_all", "many.", -1.0)
+            await mirror_becomes(sensors, await peer.ask("picture"))
+
+
+async def test_a_server_that_halts_says_good_bye() -> None:
+    """When the server halts, the request in progress and every later one raise, and the mirror says so."""
+    with trio.fail_after(20):
+        async with (
+            open_peer_server(*SERVER) as (_, port),
+            open_client(HOST, port) as client,
+            client.mirror_sensors() as sensors,
+        ):
+            await sensors.wait_synced()
+            with client.informs("disconnect") as farewells:
+                await client.request("halt")
+                assert (await anext(farewells)).arguments == [b"server shutting down"]
+            while sensors.state is not SyncState.DISCONNECTED:
+                await anext(sensors.changes())
+            assert {sensor.status for sensor in sensors.values()} == {SensorStatus.UNREACHABLE}
+            with pytest.raises(ConnectionClosed, match="server shutting down"):
+                await client.request("watchdog")
+
+
+async def test_a_server_that_returns_is_found_again() -> None:
+    """After a server's halt and return, a persistent client has it again, and its mirror is in step again."""
+    with trio.fail_after(20):
+        async with open_peer_server(*SERVER) as (peer, port):
+            async with open_persistent_client(HOST, port) as client, client.mirror_sensors() as sensors:
+                await client.wait_connected()
+                await sensors.wait_synced()
+                await peer.ask("set", "label", "before", "NOMINAL")
+                await mirror_becomes(sensors, await peer.ask("picture"))
+                await client.request("halt")
+                await client.wait_disconnected()
+                with pytest.raises(ConnectionClosed):
+                    await client.request("watchdog")
+                async with open_peer_server(*SERVER, 3, port=port) as (returned, _):
+                    await client.wait_connected()
+                    await mirror_becomes(sensors, await returned.ask("picture"))
+                    assert len(sensors) == 13
+                    await returned.ask("set", "label", "after", "NOMINAL")
+                    await mirror_becomes(sensors, await returned.ask("picture"))
+                    assert client.connections == 2
+
+
+async def test_a_quiet_server_is_asked_whether_it_lives() -> None:
+    """A client with ``keep_alive`` asks ``?watchdog`` again and again while the server has nothing to say."""
+    with trio.fail_after(20):
+        async with open_peer_server(*SERVER) as (peer, port), open_client(HOST, port, keep_alive=0.02) as client:
+            for _ in range(5):
+                await peer.wait_event("watchdog")
+            assert client.is_connected
+
+
+async def test_a_server_that_stands_still_is_given_up() -> None:
+    """A server that neither answers nor closes its connections is lost after ``keep_alive``, and found again."""
+    with trio.fail_after(20):
+        async with (
+            open_peer_server(*SERVER) as (peer, port),
+            open_persistent_client(HOST, port, keep_alive=0.2) as client,
+        ):
+            await client.wait_connected()
+            peer.suspend()
+            assert await client.wait_state(ClientState.SLEEPING) is ClientState.SLEEPING
+            assert "said nothing" in str(client.last_error)
+            peer.resume()
+            await client.wait_connected()
+            assert await client.request("echo", "again") == ([b"again"], [])

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.lowlevel
 
 from armillary import katcp
 from armillary.katcp import FailReply, InvalidReply, RequestContext
@@ -261,7 +262,7 @@ async def test_log_level_is_shared(peer: RawPeer, served_device: ServedDevice) -
 
 
 async def test_sensor_list(peer: RawPeer) -> None:
-    """?sensor-list describes sensors by name; an empty unit is \\@ and a discrete one lists its values."""
+    r"""?sensor-list describes sensors by name; an empty unit is \@ and a discrete one lists its values."""
     assert [
         b"#sensor-list counter Requests\\_to\\_count\\_so\\_far \\@ integer\n",
         b"#sensor-list device-status Health\\_of\\_the\\_device \\@ discrete ok degraded fail\n",
@@ -344,7 +345,7 @@ async def test_contexts_are_separate(autojump_clock: Any) -> None:
             """Reply with the variable, having set it for those who come after."""
             value = variable.get()
             variable.set(1)
-            await trio.sleep(0)
+            await trio.lowlevel.checkpoint()
             return value + variable.get()
 
         def request_sync(self, ctx: RequestContext) -> int:

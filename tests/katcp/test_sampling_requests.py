@@ -67,14 +67,14 @@ async def test_query(autojump_clock: Any, peer: RawPeer) -> None:
 
 
 async def test_auto_reports_every_update(autojump_clock: Any, peer: RawPeer, device: DemoDevice) -> None:
-    """auto reports an update that changes nothing but the time."""
+    """Auto reports an update that changes nothing but the time."""
     await ask(peer, b"?sensor-sampling temperature auto")
     device.temperature.set_value(20.0, timestamp=5.0)
     assert b"#sensor-status 5.0 1 temperature nominal 20.0\n" == await peer.receive()
 
 
 async def test_auto_as_the_sensor_prefers(autojump_clock: Any, peer: RawPeer, device: DemoDevice) -> None:
-    """auto means what the sensor prefers, and still calls itself auto."""
+    """Auto means what the sensor prefers, and still calls itself auto."""
     device.sensors.add(Sensor(int, "slow", auto_strategy=Strategy.PERIOD, auto_strategy_parameters=(3.0,)))
     device.sensors.add(Sensor(int, "mute", auto_strategy=Strategy.NONE))
 
@@ -86,7 +86,7 @@ async def test_auto_as_the_sensor_prefers(autojump_clock: Any, peer: RawPeer, de
 
 
 async def test_event(autojump_clock: Any, peer: RawPeer, device: DemoDevice) -> None:
-    """event reports a change of value and a change of status alone, and nothing else."""
+    """Event reports a change of value and a change of status alone, and nothing else."""
     await ask(peer, b"?sensor-sampling temperature event")
     device.temperature.set_value(20.0, timestamp=1.0)
     await assert_quiet(peer, 10)
@@ -97,7 +97,7 @@ async def test_event(autojump_clock: Any, peer: RawPeer, device: DemoDevice) -> 
 
 
 async def test_differential(autojump_clock: Any, peer: RawPeer, device: DemoDevice) -> None:
-    """differential compares with the last reported value, strictly."""
+    """Differential compares with the last reported value, strictly."""
     await ask(peer, b"?sensor-sampling temperature differential 1.5")
     for value in (21.0, 21.5, 21.6, 22.9, 23.2):
         device.temperature.value = value
@@ -105,7 +105,7 @@ async def test_differential(autojump_clock: Any, peer: RawPeer, device: DemoDevi
 
 
 async def test_period(autojump_clock: Any, peer: RawPeer, device: DemoDevice) -> None:
-    """period reports on its grid, whatever happens between, with the latest value."""
+    """Period reports on its grid, whatever happens between, with the latest value."""
     await ask(peer, b"?sensor-sampling temperature period 2")
     with trio.move_on_after(5):
         async with trio.open_nursery() as nursery:
@@ -185,7 +185,7 @@ async def test_refused(
 
 
 async def test_bulk(autojump_clock: Any, peer: RawPeer, device: DemoDevice) -> None:
-    """A list of names gets one strategy: first reports in the order of the list, then the whole list echoed."""
+    """A list of names gets one strategy: first reports in the list's order, then the whole list echoed."""
     *informs, reply = await ask(peer, b"?sensor-sampling temperature,device-status,counter event-rate 1 2")
 
     assert [b"temperature", b"device-status", b"counter"] == [

@@ -82,11 +82,14 @@ class Announcer:
         changes, self._changes = self._changes, {}
         if not changes:
             return
-        if len(changes) == 1:
-            ((name, change),) = changes.items()
-            arguments = [b"sensor", name.encode("utf-8"), change.encode("ascii")]
-        else:
-            arguments = [b"sensor-list"]
-        news = line(_INFORM, b"interface-changed", None, arguments)
+        # Replaced sensors are named: if one looks as it did before, the list does not show that whoever had
+        # subscribed to it is not subscribed any more.
+        named = {
+            name: change for name, change in changes.items() if change == "modified" or len(changes) == 1
+        }
+        told = [[b"sensor", name.encode("utf-8"), change.encode("ascii")] for name, change in named.items()]
+        if len(named) < len(changes):
+            told.append([b"sensor-list"])
+        news = b"".join(line(_INFORM, b"interface-changed", None, arguments) for arguments in told)
         for session in tuple(self._device.sessions):
             session.send_async_inform(news)

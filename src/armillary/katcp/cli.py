@@ -104,7 +104,7 @@ def _errors_reported(address: _Target) -> Iterator[None]:
         raise _Refused(f"{where} answered {kind}: {error}") from None
     except ProtocolError as error:
         raise click.ClickException(f"expected {where} to speak KATCP 5: {error}") from None
-    except (ArmillaryError, trio.TooSlowError, ValueError) as error:  # ValueError: an answer without sense
+    except (ArmillaryError, trio.TooSlowError) as error:
         raise click.ClickException(str(error)) from None
 
 
@@ -304,16 +304,11 @@ def serve(host: str, port: int, period: float) -> None:
         with single_exception():
             async with trio.open_nursery() as nursery:
                 await nursery.start(cancel_on_signal, nursery.cancel_scope)
-
-                async def serve_until_halted(
-                    *, task_status: trio.TaskStatus[list[trio.abc.Listener[Any]]]
-                ) -> None:
-                    await serve_host(port, host=host, period=period, task_status=task_status)
-                    nursery.cancel_scope.cancel(reason="the device was halted")
-
-                listeners = await nursery.start(serve_until_halted)
-                for bound in bound_ports(listeners):
-                    click.echo(f"listening on {address_text(host, bound)}")
+                async with trio.open_nursery() as serving:
+                    listeners = await serving.start(partial(serve_host, port, host=host, period=period))
+                    for bound in bound_ports(listeners):
+                        click.echo(f"listening on {address_text(host, bound)}")
+                nursery.cancel_scope.cancel(reason="the device was halted")
 
     try:
         trio.run(run)

@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from armillary.errors import PeerError
+
 from .client import Client
 from .protocol.messages import Message
 from .protocol.readings import STATUS_BY_TEXT
@@ -51,7 +53,7 @@ async def list_sensors(client: Client, pattern: str | None, *, values: bool) -> 
         FailReply: no sensor has that name, or the regular expression is none.
         InvalidReply: the server does not know such requests.
         ConnectionClosed: the connection ended.
-        ValueError: what the server answered describes no sensor.
+        PeerError: what the server answered describes no sensor.
     """
     arguments = () if pattern is None else (pattern,)
     described = client.start_request("sensor-list", *arguments)
@@ -73,8 +75,8 @@ async def list_sensors(client: Client, pattern: str | None, *, values: bool) -> 
     return list(sensors.values())
 
 
-def _malformed(inform: Message, expected: str) -> ValueError:
-    return ValueError(f"expected {expected}, got {printable(bytes(inform).rstrip())}")
+def _malformed(inform: Message, expected: str) -> PeerError:
+    return PeerError(f"expected {expected}, got {printable(bytes(inform).rstrip())}")
 
 
 def as_table(sensors: Sequence[ListedSensor], *, values: bool) -> str:

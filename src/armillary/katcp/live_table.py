@@ -27,9 +27,12 @@ __all__ = ["HISTORY", "Board", "render", "sparkline"]
 HISTORY = 32
 # A curve that is shorter says nothing.
 _SHORTEST_CURVE = 8
-# Cells that one long name or one long text may take from the others.
+# Cells that one long name, text or unit may take from the others.
 _LONGEST_NAME = 44
 _LONGEST_VALUE = 30
+_LONGEST_UNITS = 12
+# Cells that a value keeps when there is no room.
+_SHORTEST_VALUE = 12
 _TIME = len("12:34:56")
 _GAP = 2
 # Lines that are no sensors: the heading, the names of the columns, the line of what is hidden, and the one
@@ -96,7 +99,7 @@ def render(
     """The board in so many columns and lines, with one line to spare for the cursor.
 
     Sensors that do not fit are left out, and the last line says how many. A narrow terminal gets no times,
-    a narrower one no curves, and in the narrowest names and values are cut off.
+    a narrower one no curves, then no units; in the narrowest, values and names are cut off.
 
     Args:
         board: what is shown.
@@ -193,36 +196,44 @@ def _troubles(rows: Sequence[_Row]) -> list[tuple[SensorStatus, int]]:
 
 def _table(rows: Sequence[_Row], width: int, ascii_only: bool) -> Table:
     values = [short_value(row.reading.value) for row in rows]
+    statuses = [status_text(row.reading.status) for row in rows]
     name_width = _widest("Sensor", (row.name for row in rows), _LONGEST_NAME)
+    status_width = _widest("Status", statuses, width)
     value_width = _widest("Value", values, _LONGEST_VALUE)
-    status_width = max(len(status_text(status)) for status in SensorStatus)
-    units_width = _widest("Units", (row.units for row in rows), _LONGEST_VALUE)
-    # The rest of the line is for the curves, then for the time.
+    units_width = _widest("Units", (row.units for row in rows), _LONGEST_UNITS)
+    # What is left of the line is for the curves, then for the times. Where there is too little, the units go
+    # first, then the ends of the values, then those of the names.
     rest = width - name_width - status_width - value_width - units_width - 3 * _GAP
+    has_units = rest >= 0
+    if not has_units:
+        rest += units_width + _GAP
+        cut = min(max(-rest, 0), max(value_width - _SHORTEST_VALUE, 0))
+        value_width -= cut
+        name_width = max(1, name_width + min(rest + cut, 0))
     has_time = rest >= _SHORTEST_CURVE + _TIME + 2 * _GAP
     curve = min(HISTORY, rest - _GAP - (_TIME + _GAP if has_time else 0))
-    has_curve = curve >= _SHORTEST_CURVE
+    has_curve = has_units and curve >= _SHORTEST_CURVE
 
-    table = Table(
-        box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="dim", collapse_padding=True
-    )
-    table.add_column("Sensor", no_wrap=True, overflow="ellipsis", max_width=name_width)
-    table.add_column("Status", no_wrap=True)
-    table.add_column("Value", no_wrap=True, overflow="ellipsis", justify="right", max_width=value_width)
-    table.add_column("Units", no_wrap=True, overflow="ellipsis", max_width=units_width)
+    table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column("Sensor", no_wrap=True, overflow="ellipsis", width=name_width)
+    table.add_column("Status", no_wrap=True, overflow="ellipsis", width=status_width)
+    table.add_column("Value", no_wrap=True, overflow="ellipsis", width=value_width, justify="right")
+    if has_units:
+        table.add_column("Units", no_wrap=True, overflow="ellipsis", width=units_width)
     if has_curve:
         table.add_column("Recent", no_wrap=True, width=curve)
     if has_time:
         table.add_column("UTC", no_wrap=True, width=_TIME)
-    for row, value in zip(rows, values, strict=True):
+    for row, status_word, value in zip(rows, statuses, values, strict=True):
         status = row.reading.status
         cells = [
             # Text, not str: rich would take brackets in a str for markup.
             Text(row.name),
-            Text(status_text(status), style=STATUS_COLOURS[status]),
+            Text(status_word, style=STATUS_COLOURS[status]),
             Text(value, style="" if status.valid_value() else "dim"),
-            Text(row.units, style="dim"),
         ]
+        if has_units:
+            cells.append(Text(row.units, style="dim"))
         if has_curve:
             recent = list(row.history)[-curve:]
             cells.append(Text(sparkline(recent, ascii_only=ascii_only).rjust(curve), style="blue"))

@@ -288,7 +288,7 @@ class Mirrors:
     @contextmanager
     def _listening(self) -> Iterator[None]:
         self._hub.subscribe("sensor-status", self, lambda wire: self._status_received(wire.arguments))
-        self._hub.subscribe("interface-changed", self, lambda wire: self._interface_changed())
+        self._hub.subscribe("interface-changed", self, lambda wire: self._interface_changed(wire.arguments))
         try:
             yield
         finally:
@@ -325,8 +325,8 @@ class Mirrors:
         if self.engine.needs_work:
             self._wake.set()
 
-    def _interface_changed(self) -> None:
-        self.engine.interface_changed()
+    def _interface_changed(self, arguments: list[bytes]) -> None:
+        self.engine.interface_changed(arguments)
         self._wake.set()
 
     async def _work(self, connection: Connection) -> None:

@@ -154,6 +154,9 @@ class PersistentClient(Client):
                     nursery.start_soon(self._mirrors.run, connection)
                     await connection.closed.wait()
                     nursery.cancel_scope.cancel(reason="the connection has ended")
+        except trio.Cancelled:
+            self._advance(ClientEvent.CLOSE)
+            raise
         finally:
             self._advance(ClientEvent.STREAM_DOWN)
 

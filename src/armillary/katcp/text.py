@@ -58,7 +58,8 @@ def wire_value(value: Any) -> str:
 def short_value(value: Any) -> str:
     """A sensor's value as a person wants to read it at a glance."""
     if isinstance(value, Timestamp):
-        return utc(value)
+        text = utc(value)
+        return text[:19].replace("T", " ") if text.endswith("Z") else text
     if isinstance(value, float):
         # Large numbers are counts and frequencies: they are read digit by digit, not as powers of ten.
         return f"{value:.6g}" if abs(value) < 1e6 else f"{value:.10g}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import trio
 
@@ -31,6 +33,7 @@ class FaultyStream(trio.abc.Stream):
         self._inner = inner
         self._received: deque[bytes] = deque()
         self._is_cut = False
+        self._ended = trio.Event()
         self.delay = 0.0
         self.piece: int | None = None
         self.garbage = b""
@@ -46,31 +49,32 @@ class FaultyStream(trio.abc.Stream):
     async def cut(self) -> None:
         """Reset the connection now, for both ends."""
         self._is_cut = True
+        self._ended.set()
         await trio.aclose_forcefully(self._inner)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._misbehave(self.sends_nothing)
-        await self._inner.send_all(data)
+        with self._resetting():
+            await self._misbehave(self.sends_nothing)
+            await self._inner.send_all(data)
 
     async def wait_send_all_might_not_block(self) -> None:
-        await self._misbehave(self.sends_nothing)
-        await self._inner.wait_send_all_might_not_block()
+        with self._resetting():
+            await self._misbehave(self.sends_nothing)
+            await self._inner.wait_send_all_might_not_block()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        await self._misbehave(self.reads_nothing)
-        if self.garbage:
-            self._received.appendleft(self.garbage)
-            self.garbage = b""
-        if not self._received:
-            try:
+        with self._resetting():
+            await self._misbehave(self.reads_nothing)
+            if self.cut_after == 0:
+                await self.cut()
+            if self.garbage:
+                self._received.appendleft(self.garbage)
+                self.garbage = b""
+            if not self._received or self._ended.is_set():
                 data = bytes(await self._inner.receive_some(max_bytes))
-            except trio.ClosedResourceError:
-                if self._is_cut:
-                    raise trio.BrokenResourceError("the connection was cut") from None
-                raise
-            if not data:
-                return b""
-            self._received.append(data)
+                if not data:
+                    return b""
+                self._received.append(data)
         data = self._received.popleft()
         limits = [limit for limit in (self.piece, self.cut_after, max_bytes) if limit is not None]
         size = min([len(data), *limits])
@@ -78,18 +82,26 @@ class FaultyStream(trio.abc.Stream):
             self._received.appendleft(data[size:])
         if self.cut_after is not None:
             self.cut_after -= size
-            if not size:
-                await self.cut()
-                raise trio.BrokenResourceError("the connection was cut")
         return data[:size]
 
     async def aclose(self) -> None:
+        self._ended.set()
         await self._inner.aclose()
 
     async def _misbehave(self, forever: bool) -> None:
-        if self._is_cut:
-            raise trio.BrokenResourceError("the connection was cut")
         if forever:
-            await trio.sleep_forever()
-        if self.delay:
+            await self._ended.wait()
+        elif self.delay:
             await trio.sleep(self.delay)
+        else:
+            await trio.lowlevel.checkpoint()
+
+    @contextmanager
+    def _resetting(self) -> Iterator[None]:
+        """What is closed because it was cut looks like a reset, not like something closed here."""
+        try:
+            yield
+        except trio.ClosedResourceError:
+            if self._is_cut:
+                raise trio.BrokenResourceError("the connection was cut") from None
+            raise

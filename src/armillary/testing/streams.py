@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import trio
 from trio.testing import MemoryReceiveStream, MemorySendStream, memory_stream_pair
@@ -36,22 +38,27 @@ class BoundedStream(trio.abc.HalfCloseableStream):
         self._sending = sending
         self._receiving = receiving
         self.peer_name = peer_name
+        self._is_sending = False
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        view = memoryview(data)
-        if not view:
-            await self._inner.send_all(view)
-        while view:
-            room = await self._sending.wait_room()
-            piece, view = view[:room], view[room:]
-            await self._inner.send_all(piece)
-            self._sending.add(len(piece))
+        with self._only_sender():
+            view = memoryview(data)
+            if not view:
+                await self._inner.send_all(view)
+            while view:
+                room = await self._sending.wait_room()
+                piece, view = view[:room], view[room:]
+                await self._inner.send_all(piece)
+                self._sending.add(len(piece))
 
     async def wait_send_all_might_not_block(self) -> None:
-        await self._sending.wait_room()
+        with self._only_sender():
+            await self._sending.wait_room()
+            await self._inner.wait_send_all_might_not_block()
 
     async def send_eof(self) -> None:
-        await self._inner.send_eof()
+        with self._only_sender():
+            await self._inner.send_eof()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         data = await self._inner.receive_some(max_bytes)
@@ -63,6 +70,17 @@ class BoundedStream(trio.abc.HalfCloseableStream):
         self._receiving.open_wide()
         self._sending.open_wide()
         await self._inner.aclose()
+
+    @contextmanager
+    def _only_sender(self) -> Iterator[None]:
+        """Refuse a second sender even while the first waits for room, as sockets do."""
+        if self._is_sending:
+            raise trio.BusyResourceError("another task is sending on this stream")
+        self._is_sending = True
+        try:
+            yield
+        finally:
+            self._is_sending = False
 
 
 class _Level:
@@ -118,7 +136,6 @@ class MemoryListener(trio.abc.Listener[BoundedStream]):
 
     def __init__(self, bound: int = BUFFER) -> None:
         self._bound = bound
-        self._is_closed = False
         self._arrivals, self._queue = trio.open_memory_channel[BoundedStream](1000)
         self._serial = itertools.count(1)
 
@@ -144,5 +161,10 @@ class MemoryListener(trio.abc.Listener[BoundedStream]):
             raise trio.ClosedResourceError("the listener was closed") from None
 
     async def aclose(self) -> None:
-        self._queue.close()
+        # Nobody will accept those that wait; as with sockets, their other ends find out.
+        try:
+            while True:
+                await trio.aclose_forcefully(self._queue.receive_nowait())
+        except (trio.WouldBlock, trio.ClosedResourceError):
+            self._queue.close()
         await trio.lowlevel.checkpoint()

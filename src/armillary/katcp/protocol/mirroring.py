@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import enum
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from .messages import WireMessage
@@ -123,10 +123,16 @@ class MirrorEngine:
         """The client is closed."""
         self._set_state(SyncState.CLOSED)
 
-    def interface_changed(self) -> None:
-        """The server said ``#interface-changed``."""
+    def interface_changed(self, arguments: Sequence[bytes] = ()) -> None:
+        """The server said ``#interface-changed``, with these arguments."""
         if self.state in (SyncState.SYNCING, SyncState.SYNCED):
             self.is_list_stale = True
+            if len(arguments) == 3 and arguments[0] == b"sensor":
+                known = self._by_wire_name.get(arguments[1])
+                if known is not None and known.subscribed is _Subscription.YES:
+                    # Perhaps replaced by its like: then nothing in the list says that nobody is subscribed.
+                    known.subscribed = _Subscription.UNKNOWN
+                    self._review(known)
             self._set_state(SyncState.SYNCING)
 
     def add_watcher(self, watcher: Watcher) -> None:
