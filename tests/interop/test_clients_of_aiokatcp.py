@@ -89,10 +89,9 @@ async def test_requests_overtake_each_other() -> None:
     """A slow request does not hold up one that was made after it."""
     with trio.fail_after(20):
         async with open_peer_server(*SERVER) as (_, port), open_client(HOST, port) as client:
-            with trio.move_on_after(5):
-                slow = client.start_request("sleep", 3600)
-                assert await client.request("echo", "quick") == ([b"quick"], [])
-                slow.abandon()
+            slow = client.start_request("sleep", 3600)
+            assert await client.request("echo", "quick") == ([b"quick"], [])
+            slow.abandon()
 
 
 async def test_readings_are_decoded_as_the_server_describes_them() -> None:

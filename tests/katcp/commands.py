@@ -100,7 +100,7 @@ class Running:
 
 @asynccontextmanager
 async def running(*arguments: str) -> AsyncIterator[Running]:
-    """A command whose standard output is a pipe, for the length of a block. Its errors are in `Running.text`."""
+    """A command whose output, errors included, goes into a pipe, for the length of a block."""
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             process = await nursery.start(

@@ -341,8 +341,7 @@ async def open_client_on(
             try:
                 await wait_negotiated(connection, connect_timeout, where or connection.peer)
                 nursery.start_soon(keep_connection_alive, connection, keep_alive)
-                nursery.start_soon(client._mirrors.run, connection)
-                nursery.start_soon(_close_hub_after, connection, client._hub)
+                nursery.start_soon(_mirror_until_closed, client, connection)
                 yield client
             finally:
                 connection.end(ConnectionClosed("the client was closed"))
@@ -351,9 +350,13 @@ async def open_client_on(
                 nursery.cancel_scope.cancel(reason="the client's block was left")
 
 
-async def _close_hub_after(connection: Connection, hub: InformHub) -> None:
-    await connection.closed.wait()
-    hub.close()
+async def _mirror_until_closed(client: Client, connection: Connection) -> None:
+    """Keep mirrors in step while the connection lasts; its end is theirs, and that of loops over informs."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client._mirrors.run, connection)
+        await connection.closed.wait()
+        nursery.cancel_scope.cancel(reason="the connection has ended")
+    client._hub.close()
 
 
 async def wait_negotiated(connection: Connection, timeout: float, where: str) -> None:

@@ -154,10 +154,9 @@ class PersistentClient(Client):
                     nursery.start_soon(self._mirrors.run, connection)
                     await connection.closed.wait()
                     nursery.cancel_scope.cancel(reason="the connection has ended")
-        except trio.Cancelled:
-            self._advance(ClientEvent.CLOSE)
-            raise
         finally:
+            if trio.current_effective_deadline() == -math.inf:  # cancelled: no attempt will follow
+                self._advance(ClientEvent.CLOSE)
             self._advance(ClientEvent.STREAM_DOWN)
 
     def _connection_ends(self, connection: Connection) -> None:
