@@ -267,6 +267,8 @@ class Client:
         return self._connection
 
     async def _wait_room(self) -> None:
+        # A cancellation ends the connection too, and may be seen there first: say Cancelled, not closed.
+        await trio.lowlevel.checkpoint_if_cancelled()
         if self._connection is not None:
             await self._connection.wait_room()
 

@@ -33,7 +33,7 @@ class ParityDevice(katcp.DeviceServer):
             katcp.Sensor.boolean("enabled", "Whether it may move"),
             katcp.Sensor.discrete("mode", "What it does", "", MODES),
             katcp.Sensor.address("peer.address", "Where its data goes"),
-            katcp.Sensor.timestamp("since", "When it was started", "s"),
+            katcp.Sensor.timestamp("since", "When it was started"),
             katcp.Sensor.string("label", "A name for people"),
         ):
             sensor.set(TIME, katcp.Sensor.UNKNOWN, sensor.value())
