@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -139,5 +140,12 @@ def picture(sensors: Mapping[str, Sensor[Any]]) -> Picture:
 async def mirror_becomes(sensors: MirroredSensors, expected: Picture) -> None:
     """Wait until a mirror is in step with what the server says of itself."""
     changes = sensors.changes()
-    while picture(sensors) != expected:
-        await anext(changes)
+    try:
+        while picture(sensors) != expected:
+            await anext(changes)
+    except trio.Cancelled:
+        mirrored = picture(sensors)
+        for name in sorted({*mirrored, *expected}):
+            if mirrored.get(name) != expected.get(name):
+                sys.stdout.write(f"{name}: expected {expected.get(name)}, mirrored {mirrored.get(name)}\n")
+        raise

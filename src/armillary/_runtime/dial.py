@@ -71,11 +71,16 @@ async def open_stream(
 
 
 def _reason(error: BaseException) -> str:
-    """What the operating system or the TLS library said, once for each address that was tried."""
+    """What the operating system or the TLS library said."""
     reason = error.__cause__ or error
-    if isinstance(reason, BaseExceptionGroup):
-        return "; ".join(dict.fromkeys(str(attempt) for attempt in reason.exceptions))
-    return str(reason)
+    if not isinstance(reason, BaseExceptionGroup):
+        return str(reason)
+    # A name may have several addresses, and most often all of them failed for the same reason.
+    texts = [
+        os.strerror(attempt.errno) if isinstance(attempt, OSError) and attempt.errno else str(attempt)
+        for attempt in reason.exceptions
+    ]
+    return "; ".join(dict.fromkeys(texts))
 
 
 async def open_listeners(

@@ -42,13 +42,10 @@ class Announcer:
 
     def sensor_changed(self, name: str, change: str) -> None:
         """Tell every client that a sensor was ``added``, ``removed`` or, being both, ``modified``."""
-        previous = self._changes.pop(name, None)
-        if previous is None:
-            self._changes[name] = change
-        elif previous == "removed" and change == "added":
-            self._changes[name] = "modified"
-        elif not (previous == "added" and change == "removed"):
-            self._changes[name] = change
+        # One that was added and removed before anybody was told is told of, too: a client that has listed
+        # the sensors in between would keep it for ever.
+        is_replaced = self._changes.pop(name, None) == "removed" and change == "added"
+        self._changes[name] = "modified" if is_replaced else change
         self._news.set()
 
     async def run(self) -> None:

@@ -359,7 +359,7 @@ class Mirrors:
     async def _list(self, connection: Connection) -> None:
         self.engine.list_requested()
         pending = await _ask(connection, "sensor-list")
-        pending.result()  # raises what the server refused with
+        pending.check()  # raises what the server refused with
         self.engine.list_received(pending.informs)
 
     async def _subscribe(self, connection: Connection) -> None:
@@ -368,23 +368,22 @@ class Mirrors:
 
     async def _set_strategy(self, connection: Connection, names: list[str], strategy: str) -> None:
         """Set a strategy for many sensors: in bulk where the server can, else with many requests at once."""
-        if len(names) > 1 and "B" in connection.flags:
-            for start in range(0, len(names), _BULK):
-                some = names[start : start + _BULK]
-                if not await self._set_together(connection, some, strategy):
-                    await self._set_singly(connection, some, strategy)
-        else:
+        if len(names) < 2 or "B" not in connection.flags:
             await self._set_singly(connection, names, strategy)
-
-    async def _set_together(self, connection: Connection, names: list[str], strategy: str) -> bool:
-        self.engine.subscribing(names)
-        pending = await _ask(connection, "sensor-sampling", ",".join(names), *strategy.split())
-        try:
-            pending.result()
-        except (FailReply, InvalidReply):
-            return False
-        self.engine.subscription_set(names, subscribed=strategy != "none")
-        return True
+            return
+        bulks = [names[start : start + _BULK] for start in range(0, len(names), _BULK)]
+        asked = []
+        for some in bulks:
+            self.engine.subscribing(some)
+            asked.append(_start(connection, "sensor-sampling", ",".join(some), *strategy.split()))
+        for some, (pending, done) in zip(bulks, asked, strict=True):
+            await _answered(connection, pending, done)
+            try:
+                pending.check()
+            except (FailReply, InvalidReply):
+                await self._set_singly(connection, some, strategy)
+            else:
+                self.engine.subscription_set(some, subscribed=strategy != "none")
 
     async def _set_singly(self, connection: Connection, names: list[str], strategy: str) -> None:
         for start in range(0, len(names), _PIPELINED):
@@ -394,7 +393,7 @@ class Mirrors:
             for name, (pending, done) in zip(some, asked, strict=True):
                 await _answered(connection, pending, done)
                 try:
-                    pending.result()
+                    pending.check()
                 except (FailReply, InvalidReply) as error:
                     _logger.warning("Failed to set strategy on %s to %s: %s", name, strategy, error)
                 # Refused counts as done: asking again would be refused again.

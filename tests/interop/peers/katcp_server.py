@@ -1,5 +1,6 @@
 """A device of katcp-python: ``katcp_server.py PORT FLAGS [SENSORS]``, with flags as ``5.0-IM``."""
 
+import logging
 import sys
 from typing import Any
 
@@ -96,10 +97,10 @@ class Orders:
         for sensor in self.server.get_sensors():
             time, status, value = sensor.read_formatted()
             told[sensor.name] = [
-                text(sensor.type.encode() if isinstance(sensor.type, str) else sensor.type),
-                text(sensor.description.encode()),
-                text(sensor.units.encode()),
-                text(value),
+                sensor.type,
+                sensor.description,
+                sensor.units,
+                repr(float(value)) if sensor.type == "timestamp" else text(value),
                 status.decode().upper(),
                 float(time),
             ]
@@ -107,12 +108,13 @@ class Orders:
 
 
 def main(port: int, flags: str, sensors: int) -> None:
-    protocol = katcp.ProtocolFlags.parse_version(flags.encode())
-    ParityDevice.PROTOCOL_INFO = protocol
-    server = ParityDevice("127.0.0.1", port)
+    protocol = {"PROTOCOL_INFO": katcp.ProtocolFlags.parse_version(flags.encode())}
+    # Which requests there are is found out when the class is made.
+    server = type("Device", (ParityDevice,), protocol)("127.0.0.1", port)
     for number in range(sensors):
         server.add_sensor(katcp.Sensor.float(f"many.{number:04}", default=float(number)))
     server.start(timeout=10)
+    logging.disable()
     tell("listening", server.bind_address[1])
     commands = Orders(server)
     for order in orders():

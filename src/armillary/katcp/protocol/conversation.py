@@ -91,10 +91,14 @@ class Pending:
             FailReply: it says ``fail``.
             InvalidReply: it says anything else but ``ok``.
         """
+        return Reply(self.check(), [Message.from_wire(inform) for inform in self.informs])
+
+    def check(self) -> list[bytes]:
+        """As `result`, without looking at the informs: there may be thousands."""
         assert self.reply is not None
         code, *rest = self.reply.arguments or [b""]
         if code == b"ok":
-            return Reply(rest, [Message.from_wire(inform) for inform in self.informs])
+            return rest
         text = rest[0].decode("utf-8", "replace") if rest else ""
         raise (FailReply if code == b"fail" else InvalidReply)(text)
 

@@ -145,7 +145,9 @@ class MirrorEngine:
         _isolated(watcher.batch_start)
         for known in tuple(self._known.values()):
             if _isolated(watcher.filter, known.description):
-                self._offer(known, watcher)
+                known.watchers[watcher] = None
+                _isolated(watcher.sensor_added, known.description)
+                self._review(known)
                 if known.reading is not None:
                     _isolated(watcher.sensor_updated, known.description.name, *known.reading)
         _isolated(watcher.batch_stop)
@@ -273,20 +275,16 @@ class MirrorEngine:
             known.reading = None
         for watcher in tuple(self._watchers):
             if _isolated(watcher.filter, description):
-                self._offer(known, watcher)
+                known.watchers[watcher] = None
+                _isolated(watcher.sensor_added, description)
             elif known.watchers.pop(watcher, watcher) is None:
                 _isolated(watcher.sensor_removed, description.name)
-        self._review(known)
-
-    def _offer(self, known: _Known, watcher: Watcher) -> None:
-        known.watchers[watcher] = None
-        _isolated(watcher.sensor_added, known.description)
         self._review(known)
 
     def _strategy(self, known: _Known) -> str:
         """How to sample a sensor: as the first of those who want it says."""
         asked = [_isolated(watcher.strategy, known.description) or "auto" for watcher in known.watchers]
-        if len(set(asked)) > 1:
+        if len(asked) > 1 and len(set(asked)) > 1:
             _logger.warning(
                 "sensor %s is sampled with %r, though some asked for %r",
                 known.description.name,

@@ -86,7 +86,8 @@ class Sensor(Generic[T]):
         self.status_func = status_func
         self.auto_strategy = Strategy.AUTO if auto_strategy is None else auto_strategy
         self.auto_strategy_parameters = tuple(auto_strategy_parameters)
-        Sampling.of(self.auto_strategy, self.auto_strategy_parameters)
+        if auto_strategy is not None or self.auto_strategy_parameters:
+            Sampling.of(self.auto_strategy, self.auto_strategy_parameters)  # raises for what makes no sense
         # None until somebody watches: most sensors of a large device are watched by few or by nobody.
         self._observers: dict[Observer, None] | None = None
         self._delta_observers: dict[DeltaObserver, None] | None = None

@@ -1,0 +1,1 @@
+"""Benchmarks: armillary and its peers in turn, in one run; what counts is the ratio."""
