@@ -5,7 +5,7 @@
 #
 #   errors            the few errors that all share, by cause: you, the peer, the network
 #   _wire/            bytes, delays and deadlines without I/O: lines, back-off, timetable
-#   _runtime/         trio: outbox, sessions with drain, dialling and TLS, mailboxes, exceptions of nurseries
+#   _runtime/         trio: outbox, sessions with drain, dialling, TLS, mailboxes, signals, exceptions
 #   katcp/            KATCP device control
 #     protocol/         without I/O: messages, values, sensors, sampling, conversations, mirroring
 #     device server session ...     a device and its clients

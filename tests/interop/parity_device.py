@@ -54,7 +54,7 @@ class ParityDevice(Device):
             Sensor(Mode, "mode", "What it does"),
             Sensor(Colour, "colour", "Colour of its lamp"),
             Sensor(Address, "peer.address", "Where its data goes"),
-            Sensor(Timestamp, "since", "When it was started", "s"),
+            Sensor(Timestamp, "since", "When it was started"),
             Sensor(str, "label", "A name for people"),
             Sensor(bytes, "serial", "Whatever its maker wrote"),
             Sensor(

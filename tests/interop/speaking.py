@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import trio
 
+from armillary._runtime.groups import single_exception
 from armillary.katcp import STANDARD_TYPES, Device, MirroredSensors, Sensor, serve_device
 
 HOST = "127.0.0.1"
@@ -91,16 +92,17 @@ async def open_peer(environment: str, program: str, *arguments: object) -> Async
     if not python.exists():
         pytest.fail(f"there is no {python.relative_to(_ENVIRONMENTS.parent)}: run `make peers`")
     command = [str(python), str(_HERE / "peers" / program), *map(str, arguments)]
-    async with trio.open_nursery() as nursery:
-        process: trio.Process = await nursery.start(
-            partial(trio.run_process, command, stdin=PIPE, stdout=PIPE, check=True)
-        )
-        peer = Peer(process)
-        try:
-            yield peer
-        finally:
-            peer.resume()
-        await peer.finish()
+    with single_exception():
+        async with trio.open_nursery() as nursery:
+            process: trio.Process = await nursery.start(
+                partial(trio.run_process, command, stdin=PIPE, stdout=PIPE, check=True)
+            )
+            peer = Peer(process)
+            try:
+                yield peer
+            finally:
+                peer.resume()
+            await peer.finish()
 
 
 @asynccontextmanager
@@ -116,10 +118,11 @@ async def open_peer_server(
 @asynccontextmanager
 async def served(device: Device, *, port: int = 0, **options: Any) -> AsyncIterator[int]:
     """Serve a device of armillary for a block, and say on which port."""
-    async with trio.open_nursery() as nursery:
-        listeners = await nursery.start(partial(serve_device, device, port, host=HOST, **options))
-        yield listeners[0].socket.getsockname()[1]
-        nursery.cancel_scope.cancel(reason="the test's block was left")
+    with single_exception():
+        async with trio.open_nursery() as nursery:
+            listeners = await nursery.start(partial(serve_device, device, port, host=HOST, **options))
+            yield listeners[0].socket.getsockname()[1]
+            nursery.cancel_scope.cancel(reason="the test's block was left")
 
 
 def picture(sensors: Mapping[str, Sensor[Any]]) -> Picture:

@@ -265,7 +265,9 @@ async def test_a_mirror_gets_readings_by_the_clock() -> None:
         async with (
             open_peer_server(*SERVER) as (_, port),
             open_client(HOST, port) as client,
-            client.mirror_sensors(filter=lambda sensor: sensor.name == "since", strategy="period 0.01") as sensors,
+            client.mirror_sensors(
+                filter=lambda sensor: sensor.name == "since", strategy="period 0.01"
+            ) as sensors,
         ):
             await sensors.wait_synced()
             changes = sensors.changes()
@@ -362,7 +364,10 @@ async def test_a_server_that_returns_is_found_again() -> None:
 async def test_a_quiet_server_is_asked_whether_it_lives() -> None:
     """A client with ``keep_alive`` asks ``?watchdog`` again and again while the server has nothing to say."""
     with trio.fail_after(20):
-        async with open_peer_server(*SERVER) as (peer, port), open_client(HOST, port, keep_alive=0.02) as client:
+        async with (
+            open_peer_server(*SERVER) as (peer, port),
+            open_client(HOST, port, keep_alive=0.02) as client,
+        ):
             for _ in range(5):
                 await peer.wait_event("watchdog")
             assert client.is_connected

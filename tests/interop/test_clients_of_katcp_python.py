@@ -28,7 +28,15 @@ FLAGS = ["5.0-M", "5.0-IM", "5.1-IMBT"]
 @pytest.mark.parametrize("flags", FLAGS)
 async def test_values_of_every_type_come_back_from_katcp_python(flags: str) -> None:
     """A value of every type, encoded here and decoded there, comes back, whatever the server's flags are."""
-    sent = [-12, 0.5, True, Timestamp(TIME), Mode.MOVING_FAST, Address.parse(b"127.0.0.1:7147"), "café\n\t \\"]
+    sent = [
+        -12,
+        0.5,
+        True,
+        Timestamp(TIME),
+        Mode.MOVING_FAST,
+        Address.parse(b"127.0.0.1:7147"),
+        "café\n\t \\",
+    ]
     with trio.fail_after(20):
         async with open_peer_server(*SERVER, flags) as (_, port), open_client(HOST, port) as client:
             assert client.protocol_flags == frozenset(flags.partition("-")[2])
@@ -123,6 +131,7 @@ async def test_a_mirror_of_katcp_python_stays_in_step(flags: str) -> None:
             await peer.ask("add", "humidity", "float", "Of the air")
             await peer.ask("inform", "interface-changed", "sensor-list")
             await mirror_becomes(sensors, await peer.ask("picture"))
+            await sensors.wait_synced()  # until then, the server may forget an update after its first report
             await peer.ask("set", "label", "1", "nominal", 4.0)
             await mirror_becomes(sensors, await peer.ask("picture"))
 
@@ -146,7 +155,9 @@ async def test_a_mirror_of_katcp_python_samples_as_it_is_told(strategy: str) -> 
         async with (
             open_peer_server(*SERVER, "5.1-IMBT") as (peer, port),
             open_client(HOST, port) as client,
-            client.mirror_sensors(filter=lambda sensor: sensor.name == "temperature", strategy=strategy) as sensors,
+            client.mirror_sensors(
+                filter=lambda sensor: sensor.name == "temperature", strategy=strategy
+            ) as sensors,
         ):
             await sensors.wait_synced()
             reply, _ = await client.request("sensor-sampling", "temperature")

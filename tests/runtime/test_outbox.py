@@ -50,6 +50,16 @@ class Stubborn(Recorder):
         self.pieces.append(bytes(data))
 
 
+class NeverFull:
+    """The non-blocking side of a socket that takes ten bytes whenever it is asked."""
+
+    def send_nowait(self, data: bytes | memoryview) -> int:
+        return min(10, len(data))
+
+    async def wait_writable(self) -> None:
+        raise AssertionError("never full")
+
+
 def socket_pair(buffer: int | None = None) -> tuple[trio.SocketStream, trio.SocketStream]:
     """Both ends of a real connection, with buffers as small as the system allows if `buffer` is small."""
     left, right = socket.socketpair()
@@ -504,20 +514,41 @@ async def test_finish_gives_up_at_its_deadline(autojump_clock: trio.testing.Mock
         assert set() == nursery.child_tasks
 
 
-async def test_finish_at_a_deadline_that_is_over_sends_no_more_than_fits() -> None:
-    """A peer that reads as fast as we send does not keep a finish going past its deadline."""
-    left, right = socket_pair(4096)
+async def test_a_peer_that_reads_as_fast_as_we_send_does_not_stretch_the_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A socket that always takes a little more does not keep a finish going past its deadline."""
+    monkeypatch.setattr(outbox_module, "direct_socket", lambda stream: NeverFull())
+    left, right = in_memory()
     async with both_ends(left, right) as nursery:
         outbox = Outbox(left, nursery)
         outbox.cork()
-        outbox.send(bytes(1_000_000))
-        nursery.start_soon(receive_everything, right)
+        outbox.send(bytes(1000))
+        await outbox.finish(trio.current_time())
+        assert OutboxStatistics(0, 1000, 10, 990, math.inf) == outbox.statistics()
+
+
+@on_every_stream
+async def test_a_line_that_was_cut_is_the_last_one(pair: Pair) -> None:
+    """After a finish that ran out of time nothing follows the bytes that were cut off, whoever sends more."""
+    left, right = pair()
+    async with both_ends(left, right) as nursery:
+        outbox = Outbox(left, nursery)
+        outbox.send(bytes(100_000))
         await trio.testing.wait_all_tasks_blocked()
         await outbox.finish(trio.current_time())
+        received: list[bytes] = []
+
+        async def receive() -> None:
+            received.append(await receive_everything(right))
+
+        nursery.start_soon(receive)
+        await trio.testing.wait_all_tasks_blocked()
+        outbox.send(b"late")
+        await outbox.finish(math.inf)
         await left.aclose()
-        statistics = outbox.statistics()
-        assert 1_000_000 == statistics.bytes_sent + statistics.bytes_dropped
-        assert statistics.bytes_dropped > 0
+        await trio.testing.wait_all_tasks_blocked()
+        assert b"" == received[0].strip(b"\0")
 
 
 async def test_a_send_that_outlives_the_deadline_harms_nobody(autojump_clock: trio.testing.MockClock) -> None:

@@ -25,6 +25,8 @@ __all__ = [
 # Seconds for a TLS handshake. Shorter refuses peers behind slow links; longer lets a peer that says nothing
 # hold a session.
 HANDSHAKE_TIMEOUT = 10.0
+# How often a port that is free on one address may turn out to be taken on another before we give up.
+_FREE_PORT_ATTEMPTS = 10
 
 
 async def open_stream(
@@ -104,11 +106,30 @@ async def open_listeners(
     """
     listeners: list[trio.abc.Listener[Any]]
     if isinstance(port, int):
-        listeners = [*await trio.open_tcp_listeners(port, host=host, backlog=backlog)]
+        listeners = [*await _bind_tcp(port, host, backlog)]
     else:
         listeners = [_UnixListener(await _bind_unix(os.fspath(port), backlog), os.fspath(port))]
     if ssl_context is not None:
         return [trio.SSLListener(listener, ssl_context, https_compatible=True) for listener in listeners]
+    return listeners
+
+
+async def _bind_tcp(port: int, host: str | None, backlog: int | None) -> list[trio.SocketListener]:
+    """Listen on every address of `host`; a free port is the same one on each of them."""
+    for attempts_left in reversed(range(_FREE_PORT_ATTEMPTS)):
+        listeners = await trio.open_tcp_listeners(port, host=host, backlog=backlog)
+        found, *others = bound_ports(listeners)
+        if all(other == found for other in others):
+            break
+        # IPv4 and IPv6 each got a free port of their own: ask for the first one on both.
+        for listener in listeners:
+            listener.socket.close()
+        try:
+            return await trio.open_tcp_listeners(found, host=host, backlog=backlog)
+        except OSError:
+            # Free on one and taken on the other, or taken in this very moment.
+            if not attempts_left:
+                raise
     return listeners
 
 

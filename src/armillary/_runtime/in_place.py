@@ -28,7 +28,7 @@ def resume(coroutine: Coroutine[Any, Any, Any], trap: Any, context: Context) -> 
     while True:
         try:
             value = yield trap
-        except BaseException as error:  # noqa: BLE001 - handed to the coroutine, which is whom it is for
+        except BaseException as error:  # noqa: BLE001, ASYNC103 - handed to the coroutine, which is whom it is for
             step, argument = coroutine.throw, error
         else:
             step, argument = coroutine.send, value  # type: ignore[assignment]

@@ -132,7 +132,7 @@ def request(
     connect_timeout: float,
     request_timeout: float | None,
 ) -> None:
-    r"""Make one request, and print the device's informs and its reply.
+    """Make one request, and print the device's informs and its reply.
 
     They are printed as they come and in the form that they have on the wire. Informs that belong to no
     request are among them. ARGS are not escaped: "two words" is one argument.
@@ -142,7 +142,7 @@ def request(
       0  the reply is ok
       1  no connection, no reply in time, or Ctrl-C
       2  the reply is anything else, or the command line makes no sense
-    """
+    """  # noqa: D301 - to click, a real backspace means: do not wrap
     from .single_request import request_once
 
     with _errors_reported(address):
@@ -179,7 +179,7 @@ def sensors(
     values: bool,
     is_json: bool,
 ) -> None:
-    r"""List a device's sensors.
+    """List a device's sensors.
 
     FILTER is a sensor's name or a /regex/, searched for in the names.
 
@@ -191,7 +191,7 @@ def sensors(
       0  the device listed its sensors
       1  no connection, or Ctrl-C
       2  the device has no such sensor, or the command line makes no sense
-    """
+    """  # noqa: D301 - to click, a real backspace means: do not wrap
     from .listing import as_json, as_table, list_sensors
 
     async def ask() -> str:
@@ -223,7 +223,7 @@ def watch(
     strategy: str,
     duration: float | None,
 ) -> None:
-    r"""Show a device's sensors as they change.
+    """Show a device's sensors as they change.
 
     In a terminal this is a table; elsewhere it is a line for each update, with the time, the sensor's name,
     its status, its value and its units. FILTER is a sensor's name or a /regex/, searched for in the names.
@@ -235,7 +235,7 @@ def watch(
       0  Ctrl-C, SIGTERM, or the end of the duration
       1  in all the duration there was no connection
       2  the command line makes no sense
-    """
+    """  # noqa: D301 - to click, a real backspace means: do not wrap
     from .watching import check_strategy, live_console, name_filter, watch_sensors
 
     try:
@@ -287,7 +287,7 @@ def watch(
     help="Seconds from one reading of the sensors to the next.",
 )
 def serve(host: str, port: int, period: float) -> None:
-    r"""Serve this computer's telemetry as a device.
+    """Serve this computer's telemetry as a device.
 
     Its sensors are processor, memory, disks, network, temperatures and the state of the clock. The first
     line printed says where it listens.
@@ -297,7 +297,7 @@ def serve(host: str, port: int, period: float) -> None:
       0  Ctrl-C, SIGTERM, or a client's ?halt
       1  the address cannot be listened on
       2  the command line makes no sense
-    """
+    """  # noqa: D301 - to click, a real backspace means: do not wrap
     from .host_device import serve_host
 
     async def run() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import trio
 
 from armillary._runtime.dial import peer_name
+from armillary._runtime.direct import receiver_of
 from armillary._runtime.outbox import Outbox
 from armillary.errors import ConnectionClosed
 
@@ -104,7 +105,8 @@ class Connection:
                 await self._read()
         finally:
             self.end(ConnectionClosed("the client was closed"))
-            await self.outbox.finish(trio.current_time() + CLOSE_TIMEOUT)
+            # Shielded inside, with that deadline.
+            await self.outbox.finish(trio.current_time() + CLOSE_TIMEOUT)  # noqa: ASYNC102
             self._fail_pending()
             self.closed.set()
             self.negotiated.set()
@@ -162,9 +164,10 @@ class Connection:
     async def _read(self) -> None:
         conversation = self._conversation
         dispatch = self._hub.dispatch
+        receive = receiver_of(self._stream)
         while True:
             try:
-                data = await self._stream.receive_some(_RECEIVE)
+                data = await receive(_RECEIVE)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 self._on_broken(error)
                 return

@@ -321,6 +321,8 @@ class Mirrors:
                 self.engine.disconnected()
 
     def _status_received(self, arguments: list[bytes]) -> None:
+        if not self.engine.is_wanted:
+            return  # nobody mirrors: the client's user samples by hand
         self.engine.status_received(arguments)
         if self.engine.needs_work:
             self._wake.set()

@@ -53,7 +53,7 @@ class ParityDevice(aiokatcp.DeviceServer):
             aiokatcp.Sensor(Mode, "mode", "What it does"),
             aiokatcp.Sensor(Colour, "colour", "Colour of its lamp"),
             aiokatcp.Sensor(aiokatcp.Address, "peer.address", "Where its data goes"),
-            aiokatcp.Sensor(aiokatcp.Timestamp, "since", "When it was started", "s"),
+            aiokatcp.Sensor(aiokatcp.Timestamp, "since", "When it was started"),
             aiokatcp.Sensor(str, "label", "A name for people"),
             aiokatcp.Sensor(bytes, "serial", "Whatever its maker wrote"),
             aiokatcp.Sensor(
