@@ -14,6 +14,7 @@ html_theme = "furo"
 html_title = f"armillary {release}"
 html_show_sphinx = False
 
+myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3  # so that pages can link to each other's sections
 
 default_role = "literal"  # docstrings put names between single backticks

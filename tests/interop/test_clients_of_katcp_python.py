@@ -90,7 +90,7 @@ async def test_a_large_message_comes_back_from_katcp_python() -> None:
 
 
 async def test_readings_and_logs_of_katcp_python() -> None:
-    """Readings are decoded by the types that the server lists, with ranges behind them, and logs are heard."""
+    """Readings are decoded by the types that the server lists, ranges and all, and logs are heard."""
     with trio.fail_after(20):
         async with open_peer_server(*SERVER, "5.0-IM") as (peer, port), open_client(HOST, port) as client:
             await peer.ask("set", "temperature", "-3.5", "warn")
@@ -180,7 +180,7 @@ async def test_a_thousand_sensors_of_katcp_python_are_mirrored() -> None:
 
 
 async def test_a_server_of_katcp_python_that_returns_is_found_again() -> None:
-    """After the server's end and return, a persistent client has it again, and its mirror is in step again."""
+    """After the server's end and return, a persistent client and its mirror have it again."""
     with trio.fail_after(20):
         async with open_peer_server(*SERVER, "5.1-IMBT") as (peer, port):
             async with open_persistent_client(HOST, port) as client, client.mirror_sensors() as sensors:

@@ -1,4 +1,4 @@
-"""The same bytes sent to a server of aiokatcp and to one of armillary, with equal devices: the same bytes back.
+"""The same bytes sent to servers of aiokatcp and of armillary, with equal devices, bring the same bytes back.
 
 What differs on purpose stands in `DIFFERENCES`, each with its reason.
 """
@@ -75,7 +75,8 @@ SAME: dict[str, list[bytes]] = {
         b"?sensor-list[4]\n",
         b"?sensor-list label\n?sensor-list[9] colour\n",
         b"?sensor-list /e$/\n?sensor-list //\n?sensor-list /x^/\n",
-        b"?sensor-list /\n?sensor-list nobody\n?sensor-list no\\_body's\n?sensor-list \\@\n?sensor-list label,since\n",
+        b"?sensor-list /\n?sensor-list nobody\n?sensor-list no\\_body's\n?sensor-list \\@\n",
+        b"?sensor-list label,since\n",
         b"?sensor-list /(/\n",
         b"?sensor-list a b\n",
     ],
@@ -86,8 +87,8 @@ SAME: dict[str, list[bytes]] = {
         b"?sensor-value nobody\n?sensor-value /(/\n",
     ],
     "sensor-sampling": [
-        b"?sensor-sampling label\n?sensor-sampling label event\n?sensor-sampling label\n?sensor-sampling label none\n"
-        b"?sensor-sampling label\n",
+        b"?sensor-sampling label\n?sensor-sampling label event\n?sensor-sampling label\n",
+        b"?sensor-sampling label event\n?sensor-sampling label none\n?sensor-sampling label\n",
         b"?sensor-sampling[3] label auto\n?sensor-sampling label\n?sensor-sampling label auto\n",
         b"?sensor-sampling lazy auto\n?sensor-sampling lazy\n",
         b"?sensor-sampling since period 3600\n?sensor-sampling since\n",
@@ -103,7 +104,7 @@ SAME: dict[str, list[bytes]] = {
         b"?sensor-sampling counter differential 2.5\n",
     ],
     "sensor-sampling of many": [
-        b"?sensor-sampling since,label,mode event\n?sensor-sampling label\n?sensor-sampling label,mode none\n",
+        b"?sensor-sampling since,label event\n?sensor-sampling label\n?sensor-sampling since,label none\n",
         b"?sensor-sampling since,since event\n",
         b"?sensor-sampling since,nobody event\n?sensor-sampling since\n",
         b"?sensor-sampling since,label\n",
@@ -159,7 +160,8 @@ DIFFERENCES = [
         b"?types 1 1 1 5 moving_fast 1.2.3.4:80 x\n",
         [b"!types fail b'moving_fast'\\_is\\_not\\_a\\_valid\\_value\\_for\\_Mode\n"],
         [
-            b"!types fail argument\\_5\\_(mode):\\_b'moving_fast'\\_is\\_not\\_a\\_valid\\_value\\_for\\_Mode\n"
+            b"!types fail argument\\_5\\_(mode):\\_"
+            b"b'moving_fast'\\_is\\_not\\_a\\_valid\\_value\\_for\\_Mode\n"
         ],
     ),
     Difference(
@@ -176,7 +178,8 @@ DIFFERENCES = [
         b"?types 1 1 1 5 idle 1.2.3.4:99999 x\n",
         [b"!types ok 1 1.0 1 5.0 idle 1.2.3.4:99999 x\n"],
         [
-            b"!types fail argument\\_6\\_(address):\\_could\\_not\\_parse\\_b'1.2.3.4:99999'\\_as\\_an\\_address:\\_"
+            b"!types fail argument\\_6\\_(address):\\_"
+            b"could\\_not\\_parse\\_b'1.2.3.4:99999'\\_as\\_an\\_address:\\_"
             b"expected\\_a\\_port\\_from\\_0\\_to\\_65535,\\_got\\_99999\n"
         ],
     ),
@@ -188,8 +191,8 @@ DIFFERENCES = [
             b"invalid\\_start\\_byte\n"
         ],
         [
-            b"!sensor-list fail argument\\_1\\_(name):\\_'utf-8'\\_codec\\_can't\\_decode\\_byte\\_0xff\\_in\\_"
-            b"position\\_0:\\_invalid\\_start\\_byte\n"
+            b"!sensor-list fail argument\\_1\\_(name):\\_"
+            b"'utf-8'\\_codec\\_can't\\_decode\\_byte\\_0xff\\_in\\_position\\_0:\\_invalid\\_start\\_byte\n"
         ],
     ),
     Difference(
@@ -197,7 +200,8 @@ DIFFERENCES = [
         b"?log-level bogus\n",
         [b"!log-level fail b'bogus'\\_is\\_not\\_a\\_valid\\_value\\_for\\_LogLevel\n"],
         [
-            b"!log-level fail argument\\_1\\_(level):\\_b'bogus'\\_is\\_not\\_a\\_valid\\_value\\_for\\_LogLevel\n"
+            b"!log-level fail argument\\_1\\_(level):\\_"
+            b"b'bogus'\\_is\\_not\\_a\\_valid\\_value\\_for\\_LogLevel\n"
         ],
     ),
     Difference(
@@ -244,7 +248,8 @@ DIFFERENCES = [
         b"?sensor-sampling label event-rate 5000 1000\n",
         [STATUS % (b"label", b"\\@"), b"!sensor-sampling ok label event-rate 5000.0 1000.0\n"],
         [
-            b"!sensor-sampling fail expected\\_0\\_<=\\_shortest\\_<=\\_longest,\\_got\\_5000.0\\_and\\_1000.0\n"
+            b"!sensor-sampling fail expected\\_0\\_<=\\_shortest\\_<=\\_longest,\\_"
+            b"got\\_5000.0\\_and\\_1000.0\n"
         ],
     ),
     Difference(
@@ -411,7 +416,7 @@ async def test_replies_to_a_burst_come_in_the_same_order() -> None:
 
 
 async def test_the_longest_line_is_as_long() -> None:
-    """A line of sixteen megabytes is taken by both; one that is a byte longer is refused, and the next one taken."""
+    """A line of sixteen megabytes is taken, one that is a byte longer refused, and the next one taken."""
     longest = b"?watchdog" + b" " * (LIMIT - 10) + b"\n"
     too_long = b"?watchdog" + b" " * (LIMIT - 9) + b"\n"
     with trio.fail_after(20):
@@ -438,7 +443,7 @@ async def test_clients_are_announced_alike() -> None:
 
 
 async def test_servers_end_alike() -> None:
-    """``?halt`` is answered first, then the running request is cancelled, then come the farewell and the end."""
+    """``?halt`` is answered first, then the running request cancelled; then come the farewell and the end."""
     with trio.fail_after(20):
         async with both() as (theirs, ours):
             told = []
@@ -457,7 +462,7 @@ async def test_servers_end_alike() -> None:
             )
 
 
-# Value and status of a sensor, one after the other. From 6 to 1e20 and back is a large change; what is left is none.
+# Values and statuses that a sensor has one after the other.
 UPDATES = [
     ("0", "NOMINAL"),
     ("1", "NOMINAL"),

@@ -20,17 +20,19 @@ Function = Callable[[list[object]], Coroutine[Any, Any, object]]
 async def as_a_task(coroutine: Coroutine[Any, Any, object]) -> object:
     """Run a coroutine as trio does, in a task of its own."""
     results: list[object] = []
+    errors: list[Exception] = []
 
     async def task() -> None:
-        results.append(await coroutine)
+        try:
+            results.append(await coroutine)
+        except Exception as error:
+            errors.append(error)
 
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(task)
-    except BaseExceptionGroup as group:
-        [error] = group.exceptions
-        raise error from None
-    return results[0] if results else "cancelled"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(task)
+    if errors:
+        raise errors[0]
+    return results[0]
 
 
 async def in_place(coroutine: Coroutine[Any, Any, object]) -> object:
@@ -158,15 +160,13 @@ async def fail_in_a_nursery(log: list[object]) -> object:
     return "not reached"
 
 
-async def use_threads_and_channels(log: list[object]) -> object:
-    """Waits for what other tasks and threads do."""
+async def use_channels(log: list[object]) -> object:
+    """Waits for what another task sends."""
     send, receive = trio.open_memory_channel[str](0)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(send.send, "over a channel")
         log.append(await receive.receive())
-    variable.set("for the thread")
-    log.append(await trio.to_thread.run_sync(variable.get))
-    return "waited"
+    return "received"
 
 
 async def use_async_generators(log: list[object]) -> object:
@@ -214,7 +214,7 @@ everything = [
     use_scopes,
     use_nurseries,
     fail_in_a_nursery,
-    use_threads_and_channels,
+    use_channels,
     use_async_generators,
     set_variables,
 ]
@@ -224,7 +224,9 @@ def described(error: BaseException | None) -> object:
     """An exception with all that it holds and is chained to."""
     if error is None:
         return None
-    inside = [described(member) for member in error.exceptions] if isinstance(error, BaseExceptionGroup) else []
+    inside = (
+        [described(member) for member in error.exceptions] if isinstance(error, BaseExceptionGroup) else []
+    )
     return type(error), str(error), described(error.__cause__), inside
 
 
@@ -265,8 +267,24 @@ async def test_the_comparison_can_tell_runs_apart(autojump_clock: trio.testing.M
     outcomes = [await outcome(in_place, function) for function in everything]
     assert len(everything) == len({repr(seen) for seen in outcomes})
     cancelled = everything.index(clean_up_when_cancelled)
-    assert [[("cancelled at", 50), ("left at", 51)], "cancelled", 51, True, "of the caller"] == outcomes[cancelled]
+    assert [[("cancelled at", 50), ("left at", 51)], "cancelled", 51, True, "of the caller"] == outcomes[
+        cancelled
+    ]
     assert "finished all the same" == outcomes[everything.index(swallow_the_cancellation)][1]
+
+
+async def test_threads_see_the_variables_of_the_coroutine() -> None:
+    """A thread that a coroutine waits for has the coroutine's own variables, set before and after waits."""
+
+    async def handler() -> list[str]:
+        seen = []
+        for text in ("first", "second"):
+            variable.set(text)
+            seen.append(await trio.to_thread.run_sync(variable.get))
+        return seen
+
+    assert ["first", "second"] == await in_place(handler())
+    assert "unset" == variable.get()
 
 
 async def test_the_task_is_the_one_that_started_the_coroutine() -> None:

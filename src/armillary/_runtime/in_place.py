@@ -27,12 +27,15 @@ def resume(coroutine: Coroutine[Any, Any, Any], trap: Any, context: Context) -> 
     """
     while True:
         try:
-            value = yield trap
+            argument = yield trap
         except BaseException as error:  # noqa: BLE001, ASYNC103 - handed to the coroutine, which is whom it is for
             step, argument = coroutine.throw, error
         else:
-            step, argument = coroutine.send, value  # type: ignore[assignment]
+            step = coroutine.send  # type: ignore[assignment]
         try:
             trap = context.run(step, argument)
         except StopIteration as finished:
             return finished.value
+        finally:
+            # What brings a cancellation has this frame in its traceback: kept here, it would be a cycle.
+            del argument

@@ -49,7 +49,9 @@ async def serve_sessions(
                 with trio.fail_after(HANDSHAKE_TIMEOUT):
                     await stream.do_handshake()
             await session(stream)
-        except (trio.BrokenResourceError, trio.TooSlowError, ssl.SSLError) as error:
+        except trio.TooSlowError:
+            logger.info("connection from %s failed: it was too slow", peer)
+        except (trio.BrokenResourceError, ssl.SSLError) as error:
             logger.info("connection from %s failed: %s", peer, error.__cause__ or error)
         except Exception:
             # The accept loop and the other sessions go on; nothing of this session is left.

@@ -74,8 +74,8 @@ class MirroredSensors(SensorSet):
         self.state = SyncState.DISCONNECTED
         """How the mirror stands to the server."""
         self._synced = trio.Event()
-        # Weak: a reader that is dropped is told no more.
-        self._changes: weakref.WeakSet[SensorChanges] = weakref.WeakSet()
+        # Weak: a reader that is dropped is told no more. A list, because it is looked at for every update.
+        self._changes: list[weakref.ref[SensorChanges]] = []
 
     async def wait_synced(self) -> None:
         """Wait until every wanted sensor is known and subscribed. Its first reading is then there."""
@@ -90,7 +90,7 @@ class MirroredSensors(SensorSet):
         never more than the number of sensors. The loop ends when the mirror's block is left.
         """
         changes = SensorChanges()
-        self._changes.add(changes)
+        self._changes.append(weakref.ref(changes, self._changes.remove))
         return changes
 
     def _set_state(self, state: SyncState) -> None:
@@ -103,12 +103,18 @@ class MirroredSensors(SensorSet):
     def _tell(self, name: str, sensor: PureSensor[Any] | None) -> None:
         if self._changes:
             change = SensorChange(name, sensor, None if sensor is None else sensor.reading)
-            for changes in self._changes:
+            for changes in self._readers():
                 changes.put(change)
 
     def _end_changes(self) -> None:
-        for changes in self._changes:
+        for changes in self._readers():
             changes.close()
+
+    def _readers(self) -> Iterator[SensorChanges]:
+        for reference in tuple(self._changes):
+            changes = reference()
+            if changes is not None:
+                yield changes
 
 
 class _Mirror:
@@ -127,7 +133,7 @@ class _Mirror:
         self._filter = filter
         self._rename = rename
         self._strategy = strategy
-        self._mirrored: dict[str, list[tuple[PureSensor[Any], Callable[[bytes], Any]]]] = {}
+        self._mirrored: dict[str, tuple[tuple[PureSensor[Any], Callable[[bytes], Any]], ...]] = {}
         self._make_enum = functools.lru_cache(_ENUMS)(functools.partial(_find_enum, types, enum_types))
 
     def filter(self, sensor: SensorDescription) -> bool:
@@ -146,11 +152,13 @@ class _Mirror:
         renamed = sensor.name if self._rename is None else self._rename(sensor.name)
         names = [renamed] if isinstance(renamed, str) else list(renamed)
         decode = self._types.get_decoder(sensor_type)
-        before = self._mirrored.get(sensor.name, [])
-        self._mirrored[sensor.name] = [
-            (Sensor(sensor_type, name, sensor.description, sensor.units, types=self._types), decode)
-            for name in names
-        ]
+        before = self._mirrored.get(sensor.name, ())
+        self._mirrored[sensor.name] = tuple(
+            [
+                (Sensor(sensor_type, name, sensor.description, sensor.units, types=self._types), decode)
+                for name in names
+            ]
+        )
         for stale, _ in before:
             if stale.name not in names:
                 self._discard(stale)
@@ -159,7 +167,7 @@ class _Mirror:
             self.sensors._tell(mirrored.name, mirrored)
 
     def sensor_removed(self, name: str) -> None:
-        for mirrored, _ in self._mirrored.pop(name, []):
+        for mirrored, _ in self._mirrored.pop(name, ()):
             self._discard(mirrored)
 
     def sensor_updated(self, name: str, value: bytes, status: SensorStatus, timestamp: float) -> None:
@@ -173,12 +181,6 @@ class _Mirror:
                 return
             mirrored.set_reading(Reading(timestamp, status, decoded))
             self.sensors._tell(mirrored.name, mirrored)
-
-    def batch_start(self) -> None:
-        """Nothing is told by the batch."""
-
-    def batch_stop(self) -> None:
-        """Nothing is told by the batch."""
 
     def state_updated(self, state: SyncState) -> None:
         self.sensors._set_state(state)

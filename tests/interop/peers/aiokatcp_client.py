@@ -119,7 +119,7 @@ class Orders:
 
         try:
             await asyncio.wait_for(wait(), PATIENCE)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             pass
         return picture(self.watcher.sensors)
 

@@ -4,7 +4,6 @@ import logging
 import sys
 from typing import Any
 
-import katcp
 from katcp.kattypes import (
     Address,
     Bool,
@@ -18,6 +17,8 @@ from katcp.kattypes import (
     return_reply,
 )
 from told import obey, orders, raw, tell, text
+
+import katcp
 
 TIME = 1234567890.5
 MODES = ["idle", "moving-fast", "fault"]

@@ -1,7 +1,7 @@
 """How a peer program talks with the test that started it: a JSON value on each line, both ways.
 
-Its standard input brings orders, ``[name, argument...]``; each is answered by one line ``{"answer": ...}``. Whatever
-else it has to tell, it tells as ``{"event": name, "facts": [...]}``. It ends when its input ends.
+Its standard input brings orders, ``[name, argument...]``; each is answered by one line ``{"answer": ...}``.
+Whatever else it has to tell, it tells as ``{"event": name, "facts": [...]}``. It ends when its input ends.
 """
 
 import asyncio

@@ -13,12 +13,12 @@ from __future__ import annotations
 import enum
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from .messages import WireMessage
 from .readings import STATUS_BY_TEXT, SensorStatus
 
-__all__ = ["MirrorEngine", "SensorDescription", "SyncState", "Watcher"]
+__all__ = ["BatchWatcher", "MirrorEngine", "SensorDescription", "SyncState", "Watcher"]
 
 _logger = logging.getLogger("armillary.katcp.mirror")
 
@@ -64,14 +64,19 @@ class Watcher(Protocol):
     def sensor_updated(self, name: str, value: bytes, status: SensorStatus, timestamp: float) -> None:
         """It has this reading now."""
 
+    def state_updated(self, state: SyncState) -> None:
+        """The mirror's state has changed."""
+
+
+@runtime_checkable
+class BatchWatcher(Watcher, Protocol):
+    """A watcher that also wants to know which changes came together."""
+
     def batch_start(self) -> None:
         """Changes follow."""
 
     def batch_stop(self) -> None:
         """The changes that came together are complete."""
-
-    def state_updated(self, state: SyncState) -> None:
-        """The mirror's state has changed."""
 
 
 class _Subscription(enum.Enum):
@@ -87,7 +92,8 @@ class _Known:
 
     def __init__(self, description: SensorDescription) -> None:
         self.description = description
-        self.watchers: dict[Watcher, None] = {}
+        # A tuple, because most sensors have the same watchers and can share it.
+        self.watchers: tuple[Watcher, ...] = ()
         self.subscribed = _Subscription.NO
         self.strategy = "auto"
         self.reading: tuple[bytes, SensorStatus, float] | None = None
@@ -99,7 +105,8 @@ class MirrorEngine:
     def __init__(self) -> None:
         self._known: dict[str, _Known] = {}
         self._work: dict[str, None] = {}
-        self._watchers: dict[Watcher, None] = {}
+        self._watchers: tuple[Watcher, ...] = ()
+        self._batch_watchers: tuple[BatchWatcher, ...] = ()
         self._by_wire_name: dict[bytes, _Known] = {}
         self.state = SyncState.DISCONNECTED
         self.is_list_stale = True
@@ -139,26 +146,30 @@ class MirrorEngine:
         """Tell `watcher` of what is known, and of everything from now on."""
         if watcher in self._watchers:
             return
-        self._watchers[watcher] = None
+        self._watchers = (*self._watchers, watcher)
+        if isinstance(watcher, BatchWatcher):
+            self._batch_watchers = (*self._batch_watchers, watcher)
         if self.state is not SyncState.DISCONNECTED:
             _isolated(watcher.state_updated, self.state)
-        _isolated(watcher.batch_start)
-        for known in tuple(self._known.values()):
-            if _isolated(watcher.filter, known.description):
-                known.watchers[watcher] = None
-                _isolated(watcher.sensor_added, known.description)
-                self._review(known)
-                if known.reading is not None:
-                    _isolated(watcher.sensor_updated, known.description.name, *known.reading)
-        _isolated(watcher.batch_stop)
+        with _Batch((watcher,) if isinstance(watcher, BatchWatcher) else ()):
+            for known in tuple(self._known.values()):
+                if _isolated(watcher.filter, known.description):
+                    known.watchers = (*known.watchers, watcher)
+                    _isolated(watcher.sensor_added, known.description)
+                    self._review(known)
+                    if known.reading is not None:
+                        _isolated(watcher.sensor_updated, known.description.name, *known.reading)
         self._work_may_have_come()
 
     def remove_watcher(self, watcher: Watcher) -> None:
         """Tell `watcher` nothing more."""
-        if self._watchers.pop(watcher, watcher) is watcher:
+        if watcher not in self._watchers:
             return
+        self._watchers = _without(self._watchers, watcher)
+        self._batch_watchers = tuple(other for other in self._batch_watchers if other is not watcher)
         for known in self._known.values():
-            if known.watchers.pop(watcher, watcher) is None:
+            if watcher in known.watchers:
+                known.watchers = _without(known.watchers, watcher)
                 self._review(known)
         self._work_may_have_come()
 
@@ -169,7 +180,7 @@ class MirrorEngine:
     def list_received(self, informs: Iterable[WireMessage]) -> None:
         """The answer to ``?sensor-list`` is there."""
         gone = dict(self._known)
-        with _Batch(self._watchers):
+        with _Batch(self._batch_watchers):
             for inform in informs:
                 description = _parse_description(inform.arguments)
                 if description is None:
@@ -191,7 +202,7 @@ class MirrorEngine:
             _logger.warning("ignored a malformed sensor status: %r", arguments)
             return
         timestamp, words = readings
-        with _Batch(self._watchers):
+        with _Batch(self._batch_watchers):
             for index in range(0, len(words), 3):
                 raw_name, raw_status, value = words[index : index + 3]
                 known = self._by_wire_name.get(raw_name)
@@ -204,7 +215,7 @@ class MirrorEngine:
                     self._review(known)
                 known.reading = (value, status, timestamp)
                 name = known.description.name
-                for watcher in tuple(known.watchers):
+                for watcher in known.watchers:
                     _isolated(watcher.sensor_updated, name, value, status, timestamp)
 
     # -- what to do ---------------------------------------------------------------------------------------
@@ -273,11 +284,13 @@ class MirrorEngine:
             known.description = description
             known.subscribed = _Subscription.UNKNOWN
             known.reading = None
-        for watcher in tuple(self._watchers):
-            if _isolated(watcher.filter, description):
-                known.watchers[watcher] = None
+        before = known.watchers
+        wanting = tuple([watcher for watcher in self._watchers if _isolated(watcher.filter, description)])
+        known.watchers = self._watchers if len(wanting) == len(self._watchers) else wanting
+        for watcher in self._watchers:
+            if watcher in known.watchers:
                 _isolated(watcher.sensor_added, description)
-            elif known.watchers.pop(watcher, watcher) is None:
+            elif watcher in before:
                 _isolated(watcher.sensor_removed, description.name)
         self._review(known)
 
@@ -314,7 +327,7 @@ class MirrorEngine:
     def _set_state(self, state: SyncState) -> None:
         if state is not self.state:
             self.state = state
-            for watcher in tuple(self._watchers):
+            for watcher in self._watchers:
                 _isolated(watcher.state_updated, state)
 
 
@@ -323,8 +336,8 @@ class _Batch:
 
     __slots__ = ("_watchers",)
 
-    def __init__(self, watchers: Iterable[Watcher]) -> None:
-        self._watchers = tuple(watchers)
+    def __init__(self, watchers: tuple[BatchWatcher, ...]) -> None:
+        self._watchers = watchers
 
     def __enter__(self) -> None:
         for watcher in self._watchers:
@@ -333,6 +346,10 @@ class _Batch:
     def __exit__(self, *exc_info: object) -> None:
         for watcher in self._watchers:
             _isolated(watcher.batch_stop)
+
+
+def _without(watchers: tuple[Watcher, ...], watcher: Watcher) -> tuple[Watcher, ...]:
+    return tuple(other for other in watchers if other is not watcher)
 
 
 def _isolated(function: Callable[..., Any], *arguments: Any) -> Any:
