@@ -40,10 +40,10 @@ async def follow(client: katcp.Client) -> None:
     async with client.mirror_sensors(strategy="event") as sensors:
         await sensors.wait_synced()
         print("mirrored:", ", ".join(sensors))
-        async for change in sensors.changes():
-            if change.name == "azimuth" and change.reading is not None and change.reading.value == 120.0:
-                print("the dome has arrived")
-                break
+        changes = sensors.changes()
+        while sensors["azimuth"].value != 120.0:
+            await anext(changes)
+        print("the dome has arrived")
 
 
 # [main]

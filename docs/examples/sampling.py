@@ -47,8 +47,8 @@ STRATEGIES: list[tuple[str | float, ...]] = [
     ("event",),
     ("differential", 10.0),
     ("auto",),
-    ("event-rate", 0.2, 10.0),
-    ("period", 0.2),
+    ("event-rate", 0.4, 10.0),
+    ("period", 0.4),
 ]
 
 
@@ -60,7 +60,7 @@ async def compare(cryostat: Cryostat, client: katcp.Client) -> None:
         await client.request("sensor-sampling", "helium", *strategy)
         for litres in (100.0, 99.5, 95.0, 80.0, 19.0, 19.0):
             cryostat.helium.value = litres
-        await trio.sleep(0.3)
+        await trio.sleep(0.6)
         await client.request("sensor-sampling-clear")
 
 

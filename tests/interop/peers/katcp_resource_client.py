@@ -12,7 +12,6 @@ from katcp.resource_client import (
 )
 from told import obey, orders, raw, tell, text
 
-
 PATIENCE = 10.0
 
 

@@ -7,6 +7,7 @@ escaped by the ``katcp-codec`` package. Inside armillary the codec's own message
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from katcp_codec import Message as WireMessage
@@ -27,6 +28,7 @@ __all__ = [
     "Parser",
     "Reply",
     "WireMessage",
+    "escape",
     "line",
     "line_tail",
     "wire_name",
@@ -42,6 +44,8 @@ FAIL = b"fail"
 INVALID = b"invalid"
 
 _INFORM = MessageType.INFORM
+# What cannot stand in an argument as it is (guidelines section 3.2).
+_SPECIAL = re.compile(rb"[\\ \0\n\r\x1b\t]")
 
 
 class FailReply(Exception):
@@ -188,6 +192,13 @@ def wire_name(name: str) -> bytes:
         return WireMessage(_INFORM, name.encode("ascii"), None, []).name
     except ValueError:
         raise ValueError(f"expected a name of letters, digits and dashes, got {name!r}") from None
+
+
+def escape(argument: bytes) -> bytes:
+    """An argument as it stands in a line. Most need no escape, and are returned as they are."""
+    if argument and _SPECIAL.search(argument) is None:
+        return argument
+    return line_tail([argument])[1:-1]
 
 
 def line_tail(arguments: list[bytes]) -> bytes:

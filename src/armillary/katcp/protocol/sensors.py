@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, ClassVar, Generic, TypeVar
 
-from .messages import line_tail
+from .messages import escape, line_tail
 from .readings import STATUS_TEXT, Reading, SensorStatus
 from .sampling import Sampling, Strategy
 from .values import STANDARD_TYPES, Timestamp, TypeRegistry
@@ -216,18 +216,19 @@ class Sensor(Generic[T]):
             raise failure
 
     def encoded_reading(self) -> bytes:
-        """The bytes of the current reading after the message name: `` timestamp 1 name status value``."""
+        """The bytes of the current reading after the message name: `` timestamp 1 name status value``.
+
+        Put together here, because no other message is sent as often; the codec escapes what has to be.
+        """
         reading = self._reading
-        return line_tail(
-            [
-                repr(float(reading.timestamp)).encode("ascii"),
-                b"1",
-                self.name.encode("utf-8"),
-                STATUS_TEXT[reading.status],
-                # As the type that ``#sensor-list`` announces: a member of an IntEnum in an integer sensor is
-                # a number on the wire.
-                self.types.get_encoder(self.stype)(reading.value),
-            ]
+        # As the type that ``#sensor-list`` announces: a member of an IntEnum in an integer sensor is a number
+        # on the wire.
+        value = self.types.get_encoder(self.stype)(reading.value)
+        return b" %b 1 %b %b %b\n" % (
+            repr(float(reading.timestamp)).encode("ascii"),
+            escape(self.name.encode("utf-8")),
+            STATUS_TEXT[reading.status],
+            escape(value),
         )
 
     def encoded_description(self) -> bytes:
