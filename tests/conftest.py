@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 pytest_plugins = ["armillary.testing.fixtures"]
 
-# -- cancellation ---------------------------------------------------------------------------------------------
+# -- cancellation --------------------------------------------------------------------------------------------
 
 # More than any scenario has; a scenario that never completes fails instead of running on.
 _MOST_CHECKPOINTS = 5000
@@ -90,7 +90,7 @@ async def _cancel_everywhere(
         await trio.testing.wait_all_tasks_blocked()
         with trio.move_on_after(settle):
             while _tasks() - tasks or _sockets() - sockets:
-                await trio.sleep(settle / 100)
+                await trio.sleep(settle / 100)  # noqa: ASYNC110 - no event tells of the end of any task
         where = f"left when cancelled at checkpoint {number}"
         assert [] == [repr(task) for task in _tasks() - tasks], where
         assert set() == _sockets() - sockets, where
@@ -119,7 +119,7 @@ def cancel_everywhere() -> Callable[..., Awaitable[int]]:
     return _cancel_everywhere
 
 
-# -- TLS ------------------------------------------------------------------------------------------------------
+# -- TLS -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

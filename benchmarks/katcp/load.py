@@ -127,7 +127,7 @@ def _names(sensors: int) -> bytes:
 
 
 def subscribe_and_fan_out(port: int, sensors: int, clients: int = 10, rounds: int = 5) -> tuple[float, float]:
-    """Seconds to subscribe every client to every sensor in bulk, and then informs per second to all of them."""
+    """Seconds to subscribe every client to every sensor, and informs per second to all of them."""
     request = b"?sensor-sampling[1] " + _names(sensors) + b" event\n"
     with (
         connected(port, clients) as peers,

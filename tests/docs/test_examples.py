@@ -26,10 +26,13 @@ PATIENCE = 60.0
 PRINTS: dict[str, str | tuple[str, str]] = {
     "sampling.py": ("howto/sampling.md", "event"),
     "reconnect.py": ("tutorials/first_client.md", "NEGOTIATING"),
-    "aggregate.py": r"mean: -26\.0 degC\nmean: 14\.0 degC and the device: FAIL\nmean: 8\.0 degC and the device: OK\n",
-    "logs.py": r"info dome logs\.py:\d+: the slit is open\nwarn dome logs\.py:\d+: the camera answers slowly\n",
+    "aggregate.py": r"mean: -26\.0 degC\nmean: 14\.0 degC and the device: FAIL\n"
+    r"mean: 8\.0 degC and the device: OK\n",
+    "logs.py": r"info dome logs\.py:\d+: the slit is open\n"
+    r"warn dome logs\.py:\d+: the camera answers slowly\n",
     "slow_requests.py": r"100 exposures of 0\.5 s in \d\.\d s\n",
-    "tls.py": r"azimuth over TLS: 0\.0 deg\ncould not connect to 127\.0\.0\.1:\d+: .*CERTIFICATE_VERIFY_FAILED.*\n",
+    "tls.py": r"azimuth over TLS: 0\.0 deg\n"
+    r"could not connect to 127\.0\.0\.1:\d+: .*CERTIFICATE_VERIFY_FAILED.*\n",
     "host_telemetry.py": r"host\.memory\.percent .*\nhost\.uptime .* NOMINAL\nclock\.state .*\n"
     r"door-open False FAILURE\n",
     "mirror.py": r"north-dome\.azimuth 0\.0 deg NOMINAL\n(.*\n)*north-dome\.humidity 41\.0 NOMINAL\n"
@@ -55,7 +58,7 @@ async def run(*arguments: str) -> str:
 
 @asynccontextmanager
 async def running(example: str) -> AsyncIterator[tuple[trio.Process, int]]:
-    """Run an example that serves a device on the port in its argument, for a block; yields it and the port."""
+    """Run an example that serves a device, for a block; yields the process and the port."""
     command = [sys.executable, str(EXAMPLES / example), "0"]
     async with trio.open_nursery() as nursery:
         start = partial(trio.run_process, command, stdout=subprocess.PIPE, check=False)

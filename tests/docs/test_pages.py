@@ -59,7 +59,7 @@ def numbered(text: str) -> list[str]:
 @pytest.mark.parametrize(("module", "number"), [(lifecycle, 0), (mirroring, 1)])
 def test_invariants(module: ModuleType, number: int) -> None:
     """The invariants on the page are word for word those that the source states and the tests check."""
-    lists = [part for part in STATES.split("The invariants:\n")[1:]]
+    _, *lists = STATES.split("The invariants:\n")
     stated = numbered(module.__doc__ or "")
     assert len(stated) >= 3
     assert numbered(lists[number].partition("\n## ")[0]) == stated

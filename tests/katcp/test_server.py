@@ -466,6 +466,18 @@ async def test_client_that_does_not_read_does_not_hold_up_the_end(
     assert 0.5 == trio.current_time() - start
 
 
+async def test_parked_requests_are_not_started_at_the_end(autojump_clock: Any, device: Recorder) -> None:
+    """Requests that wait for their turn when the server ends are never started."""
+    async with serve_in_memory(device, max_pending=1, drain=5.0) as served, served.open_raw() as peer:
+        await peer.send(b"?hold[1] a 3\n?hold[2] b 3\n?hold[3] c 3\n")
+        await trio.sleep(1)
+        device.halt()
+        assert [b"!hold[1] ok\n", b"#disconnect server\\_shutting\\_down\n", b""] == [
+            await peer.receive() for _ in range(3)
+        ]
+    assert ["a began", "a ended"] == device.events
+
+
 async def test_restart(autojump_clock: Any, device: Recorder) -> None:
     """?restart is answered, sends every client away, awaits on_restart, and then greets clients again."""
     async with serve_in_memory(device) as served:

@@ -42,6 +42,14 @@ async def exercise(client: katcp.Client, device: DemoDevice) -> None:
         assert 33.0 == sensors["temperature"].value
 
 
+@pytest.fixture
+def unused_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for what the other end of a socket does; there is nothing here that could tell."""
     while not condition():  # noqa: ASYNC110
@@ -136,6 +144,14 @@ async def test_port_in_use() -> None:
         with pytest.raises(OSError, match="in use"):
             await katcp.serve_device(device, port, host="127.0.0.1")
         assert 1 == len(device.servers)
+
+
+async def test_bad_limit_opens_nothing(unused_port: int) -> None:
+    """A limit that makes no sense is refused before a port is taken."""
+    with pytest.raises(ValueError, match="expected max_backlog of at least 1, got 0"):
+        await katcp.serve_device(DemoDevice(), unused_port, host="127.0.0.1", max_backlog=0)
+    for listener in await trio.open_tcp_listeners(unused_port, host="127.0.0.1"):
+        await listener.aclose()
 
 
 async def test_five_thousand_connections_of_which_half_vanish() -> None:

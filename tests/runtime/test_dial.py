@@ -66,7 +66,7 @@ async def check_echo(stream: trio.abc.Stream) -> None:
         assert b"hello" == await stream.receive_some()
 
 
-# -- connecting -----------------------------------------------------------------------------------------------
+# -- connecting ----------------------------------------------------------------------------------------------
 
 
 async def test_tcp_over_ipv4() -> None:
@@ -128,7 +128,7 @@ async def test_a_port_that_is_taken_is_an_oserror() -> None:
             await open_listeners(port, host="127.0.0.1")
 
 
-# -- TLS ------------------------------------------------------------------------------------------------------
+# -- TLS -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", pytest.param("::1", marks=needs_ipv6)])
@@ -221,7 +221,7 @@ async def test_a_context_for_servers_leaves_no_connection_open(
         await cancel_everywhere(scenario)
 
 
-# -- failing --------------------------------------------------------------------------------------------------
+# -- failing -------------------------------------------------------------------------------------------------
 
 
 async def test_nobody_listens() -> None:
@@ -292,7 +292,7 @@ async def test_the_timeout_is_not_taken_for_the_callers(tls: Tls) -> None:
     assert scope.cancelled_caught
 
 
-# -- cancelled anywhere ---------------------------------------------------------------------------------------
+# -- cancelled anywhere --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix", "tls"])
@@ -312,7 +312,7 @@ async def test_connecting_cancelled_anywhere_leaves_nothing_open(
         assert await cancel_everywhere(scenario) >= {"tcp": 2, "unix": 2, "tls": 4}[kind]
 
 
-# -- names and addresses --------------------------------------------------------------------------------------
+# -- names and addresses -------------------------------------------------------------------------------------
 
 
 async def accepted(listener: trio.abc.Listener[trio.abc.Stream], client: trio.abc.Stream) -> str:
@@ -373,7 +373,7 @@ async def test_a_peer_that_is_gone_is_named_so() -> None:
 
 
 async def test_streams_that_are_no_sockets_tell_their_own_names(tls: Tls) -> None:
-    """A memory stream says what it is called, also under a TLS stream or a faulty one; another is ``memory``."""
+    """A memory stream says what it is called, under TLS or faults too; others are ``memory``."""
     left, right = bounded_stream_pair(names=("here", "there"))
     async with left, right:
         assert "there" == peer_name(left)
@@ -415,9 +415,23 @@ def test_addresses_are_split_into_what_open_stream_takes(text: str, address: tup
 
 @pytest.mark.parametrize(
     "text",
-    ["", ":", "host", "host:", ":80", "host:http", "host:-1", "host:65536", "::1:80", "[::1]", "[]:80", "unix:",
-     "host:8 0", "http://host:80"],
-)  # fmt: skip
+    [
+        "",
+        ":",
+        "host",
+        "host:",
+        ":80",
+        "host:http",
+        "host:-1",
+        "host:8 0",
+        "host:65536",
+        "::1:80",
+        "[::1]",
+        "[]:80",
+        "unix:",
+        "http://host:80",
+    ],
+)
 def test_what_is_no_address_is_a_valueerror(text: str) -> None:
     """Anything else is refused with what was expected and what came."""
     with pytest.raises(ValueError, match=r"expected host:port, \[ipv6\]:port or unix:path, got ") as caught:

@@ -45,7 +45,7 @@ async def in_place(coroutine: Coroutine[Any, Any, object]) -> object:
     return await resume(coroutine, trap, context)
 
 
-# -- what handlers do -----------------------------------------------------------------------------------------
+# -- what handlers do ----------------------------------------------------------------------------------------
 
 
 async def sleep_and_return(log: list[object]) -> object:

@@ -120,7 +120,7 @@ on_every_stream = pytest.mark.parametrize("pair", [in_memory, on_a_socket])
 Pair = Callable[[], tuple[trio.abc.Stream, trio.abc.Stream]]
 
 
-# -- order and company ----------------------------------------------------------------------------------------
+# -- order and company ---------------------------------------------------------------------------------------
 
 
 @on_every_stream
@@ -198,7 +198,7 @@ async def test_an_empty_message_changes_nothing() -> None:
         assert set() == nursery.child_tasks
 
 
-# -- long messages --------------------------------------------------------------------------------------------
+# -- long messages -------------------------------------------------------------------------------------------
 
 
 async def test_a_long_message_is_cut_into_chunks() -> None:
@@ -323,7 +323,7 @@ async def test_no_byte_is_lost_or_doubled_in_memory(
     await send_and_compare(left, right, plan, reads)
 
 
-# -- back-pressure --------------------------------------------------------------------------------------------
+# -- back-pressure -------------------------------------------------------------------------------------------
 
 
 @on_every_stream
@@ -390,7 +390,7 @@ async def test_the_bound_is_the_owners_to_look_at() -> None:
         assert OutboxStatistics(0, 5001, 5001, 0, 5000) == outbox.statistics()
 
 
-# -- broken streams -------------------------------------------------------------------------------------------
+# -- broken streams ------------------------------------------------------------------------------------------
 
 
 @on_every_stream
@@ -469,7 +469,7 @@ async def test_abort_stops_in_the_middle_of_a_send(pair: Pair) -> None:
         await outbox.finish(math.inf)
 
 
-# -- the end --------------------------------------------------------------------------------------------------
+# -- the end -------------------------------------------------------------------------------------------------
 
 
 @on_every_stream
@@ -587,7 +587,7 @@ async def test_the_writer_outlives_the_cancellation_of_its_nursery() -> None:
         await finished.wait()
 
 
-# -- cancellation everywhere ----------------------------------------------------------------------------------
+# -- cancellation everywhere ---------------------------------------------------------------------------------
 
 
 @on_every_stream

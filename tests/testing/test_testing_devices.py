@@ -5,7 +5,7 @@ import trio
 import trio.testing
 
 from armillary.errors import ConnectFailed, ConnectionClosed
-from armillary.katcp import Client, Device, DeviceStatus, FailReply, RequestContext, Sensor
+from armillary.katcp import Client, Device, DeviceStatus, FailReply, RequestContext, Sensor, open_client_on
 from armillary.testing import DemoDevice, RawPeer, ServedDevice, bounded_stream_pair, serve_in_memory
 
 
@@ -64,23 +64,19 @@ async def test_a_raw_peer_is_past_the_greeting_or_before_it(served_device: Serve
 async def test_leaving_the_block_ends_the_server() -> None:
     """Clients are told, nobody can connect any more, and the device is free to be served again."""
     device = DemoDevice()
+
+    async def listen(lines: list[bytes], *, task_status: trio.TaskStatus[None]) -> None:
+        async with served.open_raw() as peer:
+            task_status.started()
+            lines.extend(await peer.receive_until(b"#disconnect"))
+            lines.append(await peer.receive())
+
     for _ in range(2):
+        lines: list[bytes] = []
         async with trio.open_nursery() as nursery:
-            lines: list[bytes] = []
-
-            async def read(lines: list[bytes] = lines, peer: RawPeer | None = None) -> None:
-                assert peer is not None
-                lines.extend(await peer.receive_until(b"#disconnect"))
-                lines.append(await peer.receive())
-
             async with serve_in_memory(device) as served:
-                raw = served.open_raw()
-                peer = await raw.__aenter__()
-                nursery.start_soon(read, lines, peer)
-                await trio.testing.wait_all_tasks_blocked()
-        assert b"#disconnect" == lines[0].split()[0]
-        assert b"" == lines[-1]
-        await raw.__aexit__(None, None, None)
+                await nursery.start(listen, lines)
+        assert [b"#disconnect", b""] == [lines[0].split()[0], lines[1]]
         with pytest.raises(ConnectFailed):
             async with served.open_client():
                 pass
@@ -90,7 +86,7 @@ async def test_leaving_the_block_ends_the_server() -> None:
 
 async def test_the_block_raises_what_its_body_raises() -> None:
     """A failing assertion in the block is not hidden by the end of the server."""
-    with pytest.RaisesGroup(KeyError, flatten_subgroups=True):
+    with pytest.raises(KeyError, match="of the test"):
         async with serve_in_memory(DemoDevice()) as served, served.open_client():
             raise KeyError("of the test")
 
@@ -136,7 +132,7 @@ async def test_a_persistent_client_comes_back_after_the_same_delay_each_time(
     assert took[0] > 0
 
 
-# -- RawPeer --------------------------------------------------------------------------------------------------
+# -- RawPeer -------------------------------------------------------------------------------------------------
 
 
 async def test_a_raw_peer_reads_lines_messages_and_ends() -> None:
@@ -166,8 +162,6 @@ async def test_a_raw_peer_greets_as_servers_do() -> None:
 
 async def test_a_client_of_a_raw_peer_hears_what_the_test_says() -> None:
     """A client can be tested against a server that is a few lines of a test."""
-    from armillary.katcp import open_client_on
-
     left, right = bounded_stream_pair()
     async with RawPeer(right).closing() as peer, trio.open_nursery() as nursery:
 

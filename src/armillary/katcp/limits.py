@@ -21,6 +21,19 @@ class Limits:
     pending_per_client: int = 25
     backlog: int = 2 * DEFAULT_LIMIT
 
+    @classmethod
+    def of(cls, line: int, pending: int, pending_per_client: int | None, backlog: int | None) -> Limits:
+        """The limits as `serve_device` takes them, where None depends on another."""
+        return cls(
+            line=line,
+            pending=pending,
+            # Four clients that are as busy as they may be leave nothing to a fifth; fewer would keep a single
+            # one from using a server that is otherwise idle.
+            pending_per_client=max(1, pending // 4) if pending_per_client is None else pending_per_client,
+            # One reply as long as a line may be, and the informs meanwhile.
+            backlog=2 * line if backlog is None else backlog,
+        )
+
     def __post_init__(self) -> None:
         for name, value in (
             ("limit", self.line),

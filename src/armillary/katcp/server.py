@@ -73,17 +73,9 @@ async def serve_device(
         A handler's exception is its client's reply. A broken connection, or a defect in a session, ends
         that session only and is logged. What ``device.on_restart()`` raises comes out of here.
     """
+    limits = Limits.of(limit, max_pending, max_pending_per_client, max_backlog)
     listeners = await open_listeners(port, host=host, ssl_context=ssl_context, backlog=backlog)
-    await serve_device_on(
-        device,
-        listeners,
-        drain=drain,
-        limit=limit,
-        max_pending=max_pending,
-        max_pending_per_client=max_pending_per_client,
-        max_backlog=max_backlog,
-        task_status=task_status,
-    )
+    await _serve(device, listeners, limits, drain, task_status)
 
 
 async def serve_device_on(
@@ -97,15 +89,22 @@ async def serve_device_on(
     max_backlog: int | None = None,
     task_status: trio.TaskStatus[Listeners] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """As `serve_device`, on listeners of your own. They are closed when this returns."""
-    limits = Limits(
-        line=limit,
-        pending=max_pending,
-        pending_per_client=max(1, max_pending // 4)
-        if max_pending_per_client is None
-        else max_pending_per_client,
-        backlog=2 * limit if max_backlog is None else max_backlog,
-    )
+    """As `serve_device`, on listeners of your own. They are closed when this returns.
+
+    Raises:
+        ValueError: a limit is below 1; nothing was done, and the listeners are still open.
+    """
+    limits = Limits.of(limit, max_pending, max_pending_per_client, max_backlog)
+    await _serve(device, listeners, limits, drain, task_status)
+
+
+async def _serve(
+    device: Device,
+    listeners: Listeners,
+    limits: Limits,
+    drain: float,
+    task_status: trio.TaskStatus[Listeners],
+) -> None:
     async with trio.open_nursery() as nursery:
         server = DeviceServer(device, limits, drain, nursery)
         device.servers[server] = None

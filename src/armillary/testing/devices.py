@@ -9,6 +9,7 @@ from typing import Any
 
 import trio
 
+from armillary._runtime.groups import single_exception
 from armillary._wire.backoff import Backoff
 from armillary.katcp import (
     Client,
@@ -122,10 +123,11 @@ async def serve_in_memory(
         buffer: bytes that may be under way in each direction of a connection before its sender waits.
         options: as for `armillary.katcp.serve_device_on`.
 
-    Leaving the block ends the server as cancelling it does.
+    Leaving the block ends the server as cancelling it does. What the block raises comes out as it is.
     """
     listener = MemoryListener(buffer)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(functools.partial(serve_device_on, device, [listener], **options))
-        yield ServedDevice(device, listener)
-        nursery.cancel_scope.cancel(reason="the test's block was left")
+    with single_exception():
+        async with trio.open_nursery() as nursery:
+            await nursery.start(functools.partial(serve_device_on, device, [listener], **options))
+            yield ServedDevice(device, listener)
+            nursery.cancel_scope.cancel(reason="the test's block was left")

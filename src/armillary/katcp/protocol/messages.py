@@ -65,7 +65,7 @@ class InvalidReply(Exception):
 class Message:
     """One KATCP message.
 
-    Arguments are given as Python values, encoded by `armillary.katcp.encode`, and kept as bytes.
+    Arguments are given as Python values, encoded by `STANDARD_TYPES`, and kept as bytes.
 
     Args:
         mtype: request, reply or inform.
