@@ -89,8 +89,8 @@ async def _cancel_everywhere(
                 trio.lowlevel.remove_instrument(instrument)
         await trio.testing.wait_all_tasks_blocked()
         with trio.move_on_after(settle):
-            while _tasks() - tasks or _sockets() - sockets:
-                await trio.sleep(settle / 100)  # noqa: ASYNC110 - no event tells of the end of any task
+            while _tasks() - tasks or _sockets() - sockets:  # noqa: ASYNC110 - no event tells of it
+                await trio.sleep(settle / 100)
         where = f"left when cancelled at checkpoint {number}"
         assert [] == [repr(task) for task in _tasks() - tasks], where
         assert set() == _sockets() - sockets, where

@@ -56,6 +56,17 @@ async def run(*arguments: str) -> str:
     return done.stdout.decode("utf-8")
 
 
+async def next_line(process: trio.Process) -> str:
+    """The next line that a process prints."""
+    assert process.stdout is not None
+    line = b""
+    while not line.endswith(b"\n"):
+        received = await process.stdout.receive_some(1)
+        assert received, f"the process ended after {line!r}"
+        line += received
+    return line.decode("utf-8").rstrip("\n")
+
+
 @asynccontextmanager
 async def running(example: str) -> AsyncIterator[tuple[trio.Process, int]]:
     """Run an example that serves a device, for a block; yields the process and the port."""
@@ -63,13 +74,9 @@ async def running(example: str) -> AsyncIterator[tuple[trio.Process, int]]:
     async with trio.open_nursery() as nursery:
         start = partial(trio.run_process, command, stdout=subprocess.PIPE, check=False)
         process: trio.Process = await nursery.start(start)
-        assert process.stdout is not None
         with trio.fail_after(PATIENCE):
-            line = b""
-            while not line.endswith(b"\n"):
-                line += await process.stdout.receive_some(1)
             try:
-                yield process, int(line.removeprefix(b"listening on port "))
+                yield process, int((await next_line(process)).removeprefix("listening on port "))
                 process.terminate()
                 await process.wait()
             finally:
@@ -136,8 +143,7 @@ async def test_interrupted_device() -> None:
     """Ctrl-C ends the first device without a traceback."""
     async with running("first_device.py") as (process, _):
         process.send_signal(signal.SIGINT)
-        assert process.stdout is not None
-        assert await process.stdout.receive_some() == b"stopped\n"
+        assert await next_line(process) == "stopped"
         assert await process.wait() == 0
 
 
@@ -145,7 +151,6 @@ async def test_interrupted_device() -> None:
 async def test_restart_and_end(number: signal.Signals) -> None:
     """A restart sets the dome back, and a signal lets a running slew finish before the end."""
     async with running("restart_and_halt.py") as (process, port):
-        assert process.stdout is not None
         async with katcp.open_persistent_client("127.0.0.1", port) as client:
             await client.wait_connected()
             await client.request("azimuth-offset", 30.0)
@@ -153,13 +158,13 @@ async def test_restart_and_end(number: signal.Signals) -> None:
             while client.connections < 2:
                 await client.wait_disconnected()
                 await client.wait_connected()
-            assert await process.stdout.receive_some() == b"looking for the index mark\n"
+            assert await next_line(process) == "looking for the index mark"
             assert await client.sensor_value("azimuth") == 0.0
             slew = client.start_request("slew", 40.0)
             await client.request("watchdog")
             process.send_signal(number)
             assert (await slew.wait()).arguments == [b"40.0"]
-        assert await process.stdout.receive_some() == b"ended\n"
+        assert await next_line(process) == "ended"
         assert await process.wait() == 0
 
 

@@ -106,7 +106,7 @@ def test_limits() -> None:
         size(limits.backlog),
         size(session._HIGH_WATER),
         str(session._BURST),
-        size(session._RECEIVE),
+        f"{size(session._RECEIVE)}, in a long line {size(session._RECEIVE_LONG)}",
         f"{serve['drain'].default:g} s",
         f"{session.FAREWELL_TIMEOUT:g} s",
         f"{session.HALF_CLOSED_GRACE:g} s",

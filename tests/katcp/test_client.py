@@ -397,7 +397,7 @@ async def test_request_behind_a_message_id_less_one_was_not_sent(autojump_clock:
 
 
 async def test_garbage_from_the_server(autojump_clock: Any, caplog: Any) -> None:
-    """Garbage from a server is logged, never answered, and the connection goes on."""
+    """Garbage from a server is logged once, counted, never answered, and the connection goes on."""
     async with scripted() as (client, server), trio.open_nursery() as nursery:
         await server.send(b"garbage\n?watchdog[5]\n#bad\\escape\n\xff\xfe\n!x[0] ok\n")
         caller = Caller(nursery, client, "x")
@@ -406,7 +406,9 @@ async def test_garbage_from_the_server(autojump_clock: Any, caplog: Any) -> None
         await server.send(b"!x[1] ok\n")
         await caller.done.wait()
         assert katcp.Reply([], []) == caller.result
-    assert 4 == sum("Malformed message" in record.getMessage() for record in caplog.records)
+        assert client._connection is not None
+        assert 4 == client._connection.malformed
+    assert 1 == sum("Malformed message" in record.getMessage() for record in caplog.records)
 
 
 async def test_body_exception_comes_out_as_it_is(autojump_clock: Any, served_device: ServedDevice) -> None:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from armillary import katcp
+from armillary.errors import ConnectionClosed
 from armillary.katcp import Sensor, SensorStatus, SyncState, Timestamp
 from armillary.testing import DemoDevice, RawPeer, ServedDevice, bounded_stream_pair, serve_in_memory
 
@@ -174,6 +175,33 @@ async def test_mirror_opened_before_the_server_is_there(autojump_clock: Any) -> 
             assert SyncState.DISCONNECTED is mirrored.state
             await mirrored.wait_synced()
             same(mirrored, served.device.sensors)
+
+
+async def test_nothing_to_wait_for(autojump_clock: Any, served_device: ServedDevice) -> None:
+    """Waiting for a mirror whose client has lost its only connection raises, before and while it waits."""
+    async with served_device.open_client() as client, client.mirror_sensors() as mirrored:
+        served_device.device.halt()
+        await quiet()
+        assert SyncState.CLOSED is mirrored.state
+        with pytest.raises(ConnectionClosed, match="not in step any more"):
+            await mirrored.wait_synced()
+
+
+async def test_sensor_that_comes_back_later(autojump_clock: Any, served_device: ServedDevice) -> None:
+    """A sensor removed and, long after, replaced by its like is subscribed again, named or among others."""
+    sensors = served_device.device.sensors
+    async with served_device.open_client() as client, client.mirror_sensors(strategy="event") as mirrored:
+        await mirrored.wait_synced()
+        gone = sensors.pop("counter")
+        sensors.add(Sensor(int, "another"))
+        await trio.sleep(0.051)
+        replacement = Sensor(int, "counter", gone.description)
+        sensors.add(replacement)
+        sensors.add(Sensor(int, "one more"))
+        await quiet()
+        replacement.value = 77
+        await quiet()
+        assert 77 == mirrored["counter"].value
 
 
 async def test_many_sensors(autojump_clock: Any, served_device: ServedDevice) -> None:
@@ -428,3 +456,13 @@ async def _mix(steps: list[tuple[str, Any, Any]]) -> None:
             assert SyncState.SYNCED is sensors.state
         assert wanted == {n for n, s in device.sensors.items() if s._observers is not None}
         nursery.cancel_scope.cancel()
+
+
+async def test_sampling_by_hand(client: katcp.Client, autojump_clock: Any, caplog: Any) -> None:
+    """Who samples by hand and mirrors nothing is left alone: no warning, and nothing is unsubscribed."""
+    await client.request("sensor-sampling", "counter", "event")
+    await client.request("count")
+    await quiet()
+    assert [] == caplog.records
+    reply, _ = await client.request("sensor-sampling", "counter")
+    assert [b"counter", b"event"] == reply

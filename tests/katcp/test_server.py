@@ -605,3 +605,31 @@ async def test_ten_megabytes(autojump_clock: Any, device: Recorder) -> None:
         nursery.start_soon(peer.send, b"?echo " + payload + b"\n")
         assert b"!echo ok " + payload + b"\n" == await peer.receive()
     assert DEFAULT_LIMIT > len(payload)
+
+
+async def test_replies_that_nobody_reads_keep_their_slots(autojump_clock: Any) -> None:
+    """A client that does not read the replies of handlers that waited gets only so many of them made."""
+
+    class Talkative(DemoDevice):
+        made = 0
+
+        async def request_talk(self, ctx: RequestContext) -> bytes:
+            """Reply with a megabyte, after a moment."""
+            await trio.sleep(0.001)
+            self.made += 1
+            return b"x" * 1024**2
+
+    device = Talkative()
+    async with serve_in_memory(device, max_pending_per_client=5) as served, served.open_raw() as deaf:
+        await deaf.send(b"?talk\n" * 1000)
+        await trio.sleep(100)
+        assert device.made <= 8
+
+
+async def test_garbage_fills_no_log(autojump_clock: Any, served_device: ServedDevice, caplog: Any) -> None:
+    """However much garbage a client sends, each line is answered and the log has one warning of it."""
+    async with served_device.open_raw() as peer, trio.open_nursery() as nursery:
+        nursery.start_soon(peer.send, b"garbage\n" * 1000 + b"?watchdog\n")
+        lines = await peer.receive_until(b"!watchdog")
+    assert 1000 == sum(line.startswith(b"#log error") for line in lines)
+    assert 1 == len(caplog.records)

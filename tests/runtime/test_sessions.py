@@ -138,8 +138,8 @@ async def test_the_log_names_a_peer_that_is_gone_by_its_address(caplog: pytest.L
         await trio.testing.wait_all_tasks_blocked(0.01)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.close()
-        while server.sessions.child_tasks:
-            await trio.sleep(0.001)  # noqa: ASYNC110 - the system decides when the reset arrives
+        while server.sessions.child_tasks:  # noqa: ASYNC110 - the system decides when a reset arrives
+            await trio.sleep(0.001)
     [record] = caplog.records
     assert record.getMessage().startswith(f"connection from {name} failed: ")
 

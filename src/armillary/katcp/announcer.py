@@ -26,6 +26,10 @@ INTERVAL = 0.05
 # server's time at most, however many clients there are.
 INTERVAL_PER_CLIENT = 0.0002
 
+# Names of removed sensors that are remembered, the latest. Fewer are forgotten before they come back, and
+# mirrors then miss their updates; more takes 100 bytes each.
+_REMEMBERED = 10_000
+
 _INFORM = MessageType.INFORM
 
 
@@ -37,6 +41,9 @@ class Announcer:
         self._news = trio.Event()
         self._arrivals: list[Session] = []
         self._changes: dict[str, str] = {}
+        # Of sensors that were removed: one that comes back is announced by name, because a client that finds
+        # it in the list as it was before does not know that it is not subscribed any more.
+        self._removed: dict[str, None] = {}
 
     def client_connected(self, session: Session) -> None:
         """Tell every client that was there before of this one."""
@@ -47,8 +54,15 @@ class Announcer:
         """Tell every client that a sensor was ``added``, ``removed`` or, being both, ``modified``."""
         # One that was added and removed before anybody was told is told of, too: a client that has listed
         # the sensors in between would keep it for ever.
-        is_replaced = self._changes.pop(name, None) == "removed" and change == "added"
-        self._changes[name] = "modified" if is_replaced else change
+        self._changes.pop(name, None)
+        if change == "removed":
+            self._removed[name] = None
+            if len(self._removed) > _REMEMBERED:
+                del self._removed[next(iter(self._removed))]
+        elif name in self._removed:
+            del self._removed[name]
+            change = "modified"
+        self._changes[name] = change
         self._news.set()
 
     async def run(self) -> None:

@@ -358,6 +358,7 @@ async def _mirror_until_closed(client: Client, connection: Connection) -> None:
         nursery.start_soon(client._mirrors.run, connection)
         await connection.closed.wait()
         nursery.cancel_scope.cancel(reason="the connection has ended")
+    client._mirrors.close()
     client._hub.close()
 
 

@@ -177,8 +177,10 @@ class Connection:
                 return
             for count, message in enumerate(self._parser.append(data), start=1):
                 if isinstance(message, ValueError):
+                    # Once: a server that sends nothing but garbage must not fill the log.
+                    level = logging.DEBUG if self.malformed else logging.WARNING
                     self.malformed += 1
-                    _logger.warning("Malformed message received: %s [%s]", message, self.peer)
+                    _logger.log(level, "Malformed message received: %s [%s]", message, self.peer)
                     continue
                 try:
                     inform = conversation.receive(message)

@@ -73,15 +73,21 @@ class MirroredSensors(SensorSet):
         super().__init__()
         self.state = SyncState.DISCONNECTED
         """How the mirror stands to the server."""
-        self._synced = trio.Event()
+        self._state_changed = trio.Event()
         # Weak: a reader that is dropped is told no more. A list, because it is looked at for every update.
         self._changes: list[weakref.ref[SensorChanges]] = []
 
     async def wait_synced(self) -> None:
-        """Wait until every wanted sensor is known and subscribed. Its first reading is then there."""
+        """Wait until every wanted sensor is known and subscribed. Its first reading is then there.
+
+        Raises:
+            ConnectionClosed: the client was closed, or has lost the only connection that it will ever have.
+        """
         await trio.lowlevel.checkpoint()
         while self.state is not SyncState.SYNCED:
-            await self._synced.wait()
+            if self.state is SyncState.CLOSED:
+                raise ConnectionClosed("the mirror is not in step any more: its client is closed")
+            await self._state_changed.wait()
 
     def changes(self) -> SensorChanges:
         """Iterate, with ``async for``, over what changes from now on.
@@ -95,10 +101,8 @@ class MirroredSensors(SensorSet):
 
     def _set_state(self, state: SyncState) -> None:
         self.state = state
-        if state is SyncState.SYNCED:
-            self._synced.set()
-        elif self._synced.is_set():
-            self._synced = trio.Event()
+        changed, self._state_changed = self._state_changed, trio.Event()
+        changed.set()
 
     def _tell(self, name: str, sensor: PureSensor[Any] | None) -> None:
         if self._changes:

@@ -39,8 +39,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Session", "SessionLogger"]
 
-# Bytes asked of the socket at once. More does not help small messages; fewer makes long ones cost more calls.
-_RECEIVE = 262144
+# Bytes asked of the socket at once: what they hold is parsed at once. More lets a client of tiny messages
+# make more objects; fewer makes more calls. In the midst of a long line nothing is parsed, so more is asked.
+_RECEIVE = 65536
+_RECEIVE_LONG = 4 * _RECEIVE
 # Requests answered in a row without letting others run. More makes other clients wait longer (each request
 # takes a few microseconds); fewer spends a larger part of the time on switching.
 _BURST = 128
@@ -99,6 +101,7 @@ class Session:
         "device",
         "gone",
         "logger",
+        "malformed",
         "outbox",
         "peer",
         "pending",
@@ -135,6 +138,8 @@ class Session:
         self._farewell: str | None = None
         self._is_draining = False
         self._closed_for_reading = False
+        self.malformed = 0
+        """Lines that were no messages."""
         self.gone = trio.Event()
         """Set when nothing of the session is left."""
 
@@ -242,7 +247,7 @@ class Session:
         outbox = self.outbox
         unanswered = self._unanswered
         turnstile, most = self._turnstile, self._max_pending
-        receive = receiver_of(self._stream)
+        receive, parser = receiver_of(self._stream), self._parser
         served = 0
         outbox.cork()
         while True:
@@ -264,7 +269,7 @@ class Session:
                     outbox.cork()
             await self.wait_drained()
             try:
-                data = await receive(_RECEIVE)
+                data = await receive(_RECEIVE if parser.buffer_size < _RECEIVE else _RECEIVE_LONG)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 outbox.abort()
                 self._on_broken(error)
@@ -275,7 +280,7 @@ class Session:
             if not self._is_draining:
                 outbox.cork()
                 served = 0
-                unanswered.extend(self._parser.append(data))
+                unanswered.extend(parser.append(data))
 
     def _may_wait(self, message: WireMessage | ValueError) -> bool:
         """Whether a message has to wait while there is no room for handlers that suspend."""
@@ -297,7 +302,7 @@ class Session:
         """The client will send no more: let its requests finish, and end."""
         if self.outbox.broken is not None:
             return  # a reset, which a write was told of first
-        if self._parser.buffer_size:
+        if self._parser.buffer_size and not self._closed_for_reading:
             self.logger.warning("EOF received on connection with partial message")
         self._closed_for_reading = True
         self.samplers.clear()
@@ -327,7 +332,7 @@ class Session:
             else:
                 values = handler.decode(message.arguments)
                 result = context.run(handler.function, self.device, ctx, *values)
-            if type(result) is CoroutineType or isinstance(result, Awaitable):
+            if type(result) is CoroutineType or hasattr(result, "__await__"):
                 coroutine = result if type(result) is CoroutineType else _await(result)
                 try:
                     trap = context.run(coroutine.send, None)
@@ -358,6 +363,8 @@ class Session:
             raise
         else:
             self._answer(ctx, result)
+            # The slot is kept meanwhile, so that a client that does not read gets no more replies made.
+            await self.wait_drained()
         finally:
             self._request_done()
         await self._end_if_idle()
@@ -410,7 +417,10 @@ class Session:
 
     def _complain(self, error: ValueError) -> None:
         """Tell the client that a line was no message."""
-        self.logger.warning("Malformed message received: %s", error)
+        # Once for a client: one that sends nothing but garbage must not fill the log.
+        level = logging.WARNING if not self.malformed else logging.DEBUG
+        self.malformed += 1
+        self.logger.log(level, "Malformed message received: %s", error)
         self._log_to_client(b"error", b"armillary.katcp.session", str(error).encode("utf-8"))
 
     def _log_to_client(self, level: bytes, source: bytes, text: bytes) -> None:
