@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import weakref
 from typing import Any, TypeVar
 
@@ -16,7 +17,7 @@ __all__ = ["AggregateSensor", "SimpleAggregateSensor"]
 T = TypeVar("T")
 
 
-class AggregateSensor(Sensor[T]):
+class AggregateSensor(Sensor[T], abc.ABC):
     """A sensor whose reading follows the sensors of a set.
 
     Implement `update_aggregate`. The set and its sensors hold the aggregate weakly: it can be collected
@@ -63,6 +64,7 @@ class AggregateSensor(Sensor[T]):
                 sensor.attach(self._link.child_changed)
         self._update(None, None, None)
 
+    @abc.abstractmethod
     def update_aggregate(
         self,
         updated_sensor: Sensor[Any] | None,
@@ -75,7 +77,6 @@ class AggregateSensor(Sensor[T]):
         is added, ``(sensor, None, reading)`` when one is removed, ``(sensor, new, old)`` when one is set.
         The status of the returned reading is set as it is.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define update_aggregate")
 
     def filter_aggregate(self, sensor: Sensor[Any]) -> bool:
         """Whether to follow `sensor`: all but itself. The answer must never change for one sensor."""
@@ -151,17 +152,17 @@ class SimpleAggregateSensor(AggregateSensor[T]):
 
     __slots__ = ()
 
+    @abc.abstractmethod
     def aggregate_add(self, sensor: Sensor[Any], reading: Reading[Any]) -> bool:
         """Count a reading in. Return whether the aggregate may have changed."""
-        raise NotImplementedError(f"{type(self).__name__} must define aggregate_add")
 
+    @abc.abstractmethod
     def aggregate_remove(self, sensor: Sensor[Any], reading: Reading[Any]) -> bool:
         """Count a reading out. Return whether the aggregate may have changed."""
-        raise NotImplementedError(f"{type(self).__name__} must define aggregate_remove")
 
+    @abc.abstractmethod
     def aggregate_compute(self) -> tuple[SensorStatus, T]:
         """The status and value of what is counted in now."""
-        raise NotImplementedError(f"{type(self).__name__} must define aggregate_compute")
 
     def update_aggregate(
         self,
