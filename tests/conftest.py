@@ -31,10 +31,12 @@ class _CancelAt(trio.abc.Instrument):
     def __init__(self, scope: trio.CancelScope, task: trio.lowlevel.Task, number: int) -> None:
         self._scope = scope
         self._tasks = {task}
+        self._outside = list(task.child_nurseries)
         self._remaining = number
 
     def task_spawned(self, task: trio.lowlevel.Task) -> None:
-        if task.parent_nursery is not None and task.parent_nursery.parent_task in self._tasks:
+        nursery = task.parent_nursery
+        if nursery is not None and nursery not in self._outside and nursery.parent_task in self._tasks:
             self._tasks.add(task)
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from armillary import katcp
-from armillary.katcp.protocol.sensors import Sensor
 
 
 # [mean]
@@ -16,14 +15,14 @@ class MeanTemperature(katcp.SimpleAggregateSensor[float]):
         self._values: dict[str, float] = {}  # before super().__init__(), which counts the sensors in
         super().__init__(target, float, "mean-temperature", "Mean of the temperatures", "degC")
 
-    def filter_aggregate(self, sensor: Sensor[Any]) -> bool:
+    def filter_aggregate(self, sensor: katcp.Sensor[Any]) -> bool:
         return sensor is not self and sensor.units == "degC"
 
-    def aggregate_add(self, sensor: Sensor[Any], reading: katcp.Reading[Any]) -> bool:
+    def aggregate_add(self, sensor: katcp.Sensor[Any], reading: katcp.Reading[Any]) -> bool:
         self._values[sensor.name] = reading.value
         return True
 
-    def aggregate_remove(self, sensor: Sensor[Any], reading: katcp.Reading[Any]) -> bool:
+    def aggregate_remove(self, sensor: katcp.Sensor[Any], reading: katcp.Reading[Any]) -> bool:
         del self._values[sensor.name]
         return True
 
@@ -54,7 +53,7 @@ class Health(katcp.AggregateSensor[katcp.DeviceStatus]):
 
     def update_aggregate(
         self,
-        updated_sensor: Sensor[Any] | None,
+        updated_sensor: katcp.Sensor[Any] | None,
         reading: katcp.Reading[Any] | None,
         old_reading: katcp.Reading[Any] | None,
     ) -> katcp.Reading[katcp.DeviceStatus] | None:

@@ -7,7 +7,8 @@
 #   _wire/            bytes, delays and deadlines without I/O: lines, back-off, timetable
 #   _runtime/         trio: outbox, sessions with drain, dialling, TLS, mailboxes, signals, exceptions
 #   katcp/            KATCP device control
-#     protocol/         without I/O: messages, values, sensors, sampling, conversations, mirroring
+#     protocol/         without I/O: messages, values, sampling, handlers, conversations, mirroring
+#     sensors sensor_set aggregates   typed values with a status and a time
 #     device server session ...     a device and its clients
 #     client reconnect mirror ...   a server and its sensors, from the other side
 #   testing/          all of it inside a test's nursery, on streams in memory

@@ -187,6 +187,47 @@ async def test_nothing_to_wait_for(autojump_clock: Any, served_device: ServedDev
             await mirrored.wait_synced()
 
 
+async def test_loops_end_with_the_only_connection(autojump_clock: Any, served_device: ServedDevice) -> None:
+    """Loops over changes and informs end when an open_client loses its connection, begun before or after."""
+    async with served_device.open_client() as client, client.mirror_sensors() as mirrored:
+        await mirrored.wait_synced()
+        before = mirrored.changes()
+        served_device.device.halt()
+        with client.informs("news") as news:
+            assert [] == [inform async for inform in news]
+        async for _ in before:
+            pass
+        assert [] == [change async for change in mirrored.changes()]
+        with client.informs("news") as news:
+            assert [] == [inform async for inform in news]
+
+
+async def test_wait_for(autojump_clock: Any, served_device: ServedDevice) -> None:
+    """A reading can be waited for: one that is there already, one to come, and one of a sensor to come."""
+    sensors = served_device.device.sensors
+    sensors["counter"].value = 5
+    async with served_device.open_client() as client, client.mirror_sensors() as mirrored:
+        assert 5 == (await mirrored.wait_for("counter")).value
+        assert 5 == (await mirrored.wait_for("counter", lambda reading: reading.value > 3)).value
+
+        async def change_later() -> None:
+            for value in range(6, 20):
+                await trio.sleep(1)
+                sensors["counter"].value = value
+            sensors.add(Sensor(str, "late"))
+            await trio.sleep(1)
+            sensors["late"].value = "here"
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(change_later)
+            assert 10 == (await mirrored.wait_for("counter", lambda reading: reading.value == 10)).value
+            assert 5 == trio.current_time()
+            assert b"here" == (await mirrored.wait_for("late", lambda r: r.status.valid_value())).value
+        served_device.device.halt()
+        with pytest.raises(ConnectionClosed):
+            await mirrored.wait_for("counter", lambda reading: reading.value == -1)
+
+
 async def test_sensor_that_comes_back_later(autojump_clock: Any, served_device: ServedDevice) -> None:
     """A sensor removed and, long after, replaced by its like is subscribed again, named or among others."""
     sensors = served_device.device.sensors

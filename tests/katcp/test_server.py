@@ -497,6 +497,23 @@ async def test_restart(autojump_clock: Any, device: Recorder) -> None:
             assert b"!watchdog ok\n" == await again.receive()
 
 
+async def test_failing_restart(autojump_clock: Any) -> None:
+    """What on_restart raises comes out of the server as it is, and every client is told that it ends."""
+
+    class Failing(DemoDevice):
+        async def on_restart(self) -> None:
+            raise OSError("no such hardware")
+
+    device, listener = Failing(), MemoryListener()
+    with pytest.RaisesGroup(pytest.RaisesExc(OSError, match="no such hardware")):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(katcp.serve_device_on, device, [listener])
+            peer = RawPeer(await listener.connect())
+            await peer.send(b"?restart\n")
+            await peer.receive_until(b"#disconnect")
+            await trio.sleep_forever()
+
+
 async def test_restart_in_a_row(autojump_clock: Any, device: Recorder) -> None:
     """A device that is asked to restart while it restarts does so once."""
     async with serve_in_memory(device) as served, served.open_raw():

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+import types
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar, copy_context
 from typing import Any
@@ -202,6 +203,22 @@ async def set_variables(log: list[object]) -> object:
     return variable.get()
 
 
+@types.coroutine
+def _foreign() -> Generator[str, None, None]:
+    yield "a message of another async library"
+
+
+async def await_something_foreign(log: list[object]) -> object:
+    """Waits for what trio does not know, and is told so where it waits."""
+    await trio.sleep(1)
+    try:
+        await _foreign()
+    except TypeError as error:
+        log.append(str(error))
+    await trio.sleep(1)
+    return "told"
+
+
 everything = [
     sleep_and_return,
     never_suspend,
@@ -217,6 +234,7 @@ everything = [
     use_channels,
     use_async_generators,
     set_variables,
+    await_something_foreign,
 ]
 
 
@@ -298,6 +316,24 @@ async def test_the_task_is_the_one_that_started_the_coroutine() -> None:
 
     await in_place(handler())
     assert [trio.lowlevel.current_task()] * 2 == tasks
+
+
+def test_closing_the_outer_coroutine_closes_the_inner_one() -> None:
+    """A task that is thrown away takes along the coroutine that it was finishing."""
+    closed = False
+
+    async def handler() -> None:
+        nonlocal closed
+        try:
+            await _foreign()
+        finally:
+            closed = True
+
+    outer = in_place(handler())
+    outer.send(None)
+    assert not closed
+    outer.close()
+    assert closed
 
 
 async def test_scopes_are_in_order_again_afterwards(autojump_clock: trio.testing.MockClock) -> None:

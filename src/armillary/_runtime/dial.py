@@ -69,7 +69,9 @@ async def open_stream(
     except trio.TooSlowError as error:
         raise ConnectFailed(f"could not connect to {where}: no answer in {timeout} s") from error
     except (OSError, trio.BrokenResourceError) as error:
-        raise ConnectFailed(f"could not connect to {where}: {_reason(error)}") from error
+        # Trio wraps what the TLS library said.
+        cause = error.__cause__ if isinstance(error, trio.BrokenResourceError) else None
+        raise ConnectFailed(f"could not connect to {where}: {_reason(error)}") from (cause or error)
 
 
 def _reason(error: BaseException) -> str:

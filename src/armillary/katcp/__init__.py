@@ -4,9 +4,13 @@ Ready-made groups of sensors live in modules of their own, which load what they 
 `armillary.katcp.telemetry` (this host) and `armillary.katcp.clock` (clock synchronisation).
 """
 
+from armillary._runtime.dial import bound_ports
+from armillary._wire.backoff import Backoff
+
+from .aggregates import AggregateSensor, SimpleAggregateSensor
 from .client import Client, PendingRequest, open_client, open_client_on
 from .device import Device, request_timeout_hint
-from .groups import SensorGroup, sample_group
+from .groups import Above, Below, SensorGroup, sample_group
 from .logs import LogHandler, forward_logs
 from .mirror import MirroredSensors, SensorChange
 from .protocol.conversation import ProtocolError
@@ -16,7 +20,6 @@ from .protocol.messages import DEFAULT_LIMIT, FailReply, InvalidReply, Message, 
 from .protocol.mirroring import SensorDescription, SyncState
 from .protocol.readings import Reading, SensorStatus
 from .protocol.sampling import Sampling, Strategy
-from .protocol.sensor_set import SensorSet
 from .protocol.values import (
     STANDARD_TYPES,
     Address,
@@ -31,13 +34,17 @@ from .protocol.values import (
 )
 from .reconnect import PersistentClient, open_persistent_client
 from .requests import RequestContext
-from .sensors import AggregateSensor, Sensor, SimpleAggregateSensor
+from .sensor_set import SensorSet
+from .sensors import Sensor
 from .server import serve_device, serve_device_on
 
 __all__ = [
+    "Above",
     "Address",
     "AggregateSensor",
     "ArgumentError",
+    "Backoff",
+    "Below",
     "Client",
     "ClientState",
     "DEFAULT_LIMIT",
@@ -73,6 +80,7 @@ __all__ = [
     "TimestampOrNow",
     "TypeInfo",
     "TypeRegistry",
+    "bound_ports",
     "forward_logs",
     "open_client",
     "open_client_on",

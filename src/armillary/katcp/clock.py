@@ -12,7 +12,6 @@ from typing import Any
 
 from .adjtimex import STA_NANO, Timex, get_adjtimex
 from .groups import Above, mark
-from .protocol import sensors as protocol_sensors
 from .protocol.readings import SensorStatus
 from .sensors import Sensor
 
@@ -91,7 +90,7 @@ class TimeSyncUpdater:
 
     def __init__(
         self,
-        sensors: Mapping[str, protocol_sensors.Sensor[Any]],
+        sensors: Mapping[str, Sensor[Any]],
         *,
         read: Callable[[], tuple[int, Timex]] = get_adjtimex,
     ) -> None:

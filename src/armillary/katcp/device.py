@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from .protocol.handlers import Decoder, compile_decoder
 from .protocol.messages import MessageType, line, wire_name
 from .protocol.readings import Reading
-from .protocol.sensor_set import SensorSet
-from .protocol.sensors import Sensor
 from .protocol.values import STANDARD_TYPES, LogLevel, TypeRegistry
+from .sensor_set import SensorSet
+from .sensors import Sensor
 from .standard_requests import StandardRequests
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import trio
 
 from .protocol.readings import SensorStatus
-from .protocol.sensors import Sensor
+from .sensors import Sensor
 
 __all__ = ["Above", "Below", "GuardedGroup", "SensorGroup", "mark", "sample_group"]
 

@@ -30,6 +30,7 @@ class InformHub:
         self._types = types
         self._subscribers: dict[bytes, dict[object, _Subscriber]] = {}
         self._mailboxes: dict[Mailbox[Message], None] = {}
+        self._is_closed = False
 
     def dispatch(self, wire: WireMessage) -> None:
         """Hand an inform out. What a subscriber raises is logged and disturbs nobody."""
@@ -68,6 +69,8 @@ class InformHub:
         mailbox: Mailbox[Message] = Mailbox(bound)
         self.subscribe(name, mailbox, lambda wire: mailbox.put(Message.from_wire(wire)))
         self._mailboxes[mailbox] = None
+        if self._is_closed:
+            mailbox.close()
         try:
             yield mailbox
         finally:
@@ -76,5 +79,6 @@ class InformHub:
 
     def close(self) -> None:
         """No more informs will come: loops over them end."""
+        self._is_closed = True
         for mailbox in self._mailboxes:
             mailbox.close()

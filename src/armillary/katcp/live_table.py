@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .protocol.readings import Reading, SensorStatus
-from .protocol.sensors import Sensor
+from .sensors import Sensor
 from .text import STATUS_COLOURS, printable, short_value, status_text, utc
 
 __all__ = ["HISTORY", "Board", "render", "sparkline"]

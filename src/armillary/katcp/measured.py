@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeAlias
 
 from .groups import mark
 from .protocol.readings import SensorStatus
-from .protocol.sensors import Sensor
+from .sensors import Sensor
 
 __all__ = ["Clock", "Counters", "RateGroup", "ValueGroup"]
 

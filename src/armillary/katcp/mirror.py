@@ -24,9 +24,8 @@ from .protocol.conversation import Pending
 from .protocol.messages import FailReply, InvalidReply
 from .protocol.mirroring import MirrorEngine, SensorDescription, SyncState, Watcher
 from .protocol.readings import Reading, SensorStatus
-from .protocol.sensor_set import SensorSet
-from .protocol.sensors import Sensor as PureSensor
 from .protocol.values import Address, Timestamp, TypeRegistry
+from .sensor_set import SensorSet
 from .sensors import Sensor
 
 __all__ = ["MirroredSensors", "Mirrors", "SensorChange"]
@@ -57,7 +56,7 @@ class SensorChange:
 
     name: str
     """The sensor's name here."""
-    sensor: PureSensor[Any] | None
+    sensor: Sensor[Any] | None
     """The sensor, or None if it is gone."""
     reading: Reading[Any] | None
     """Its reading, or None if it is gone."""
@@ -89,13 +88,51 @@ class MirroredSensors(SensorSet):
                 raise ConnectionClosed("the mirror is not in step any more: its client is closed")
             await self._state_changed.wait()
 
+    async def wait_for(
+        self, name: str, condition: Callable[[Reading[Any]], bool] = lambda reading: True
+    ) -> Reading[Any]:
+        """Wait until a sensor is there, reachable, and has a reading that meets a condition.
+
+        Looks at the present reading first, so that nothing is missed between looking and waiting. A reading
+        that lasts so shortly that the next one overtakes it may not be seen.
+
+        Args:
+            name: the sensor's name here.
+            condition: asked for the latest reading after each change; any reading will do if none is given.
+
+        Returns:
+            The reading that met the condition.
+
+        Raises:
+            ConnectionClosed: as for `wait_synced`.
+        """
+        changes = self.changes()
+        while True:
+            sensor = self.get(name)
+            # A sensor that was just found is unknown until its first reading is there.
+            if (
+                sensor is not None
+                and sensor.status is not SensorStatus.UNREACHABLE
+                and (self.state is SyncState.SYNCED or sensor.status is not SensorStatus.UNKNOWN)
+                and condition(sensor.reading)
+            ):
+                await trio.lowlevel.checkpoint()
+                return sensor.reading
+            try:
+                await anext(changes)
+            except StopAsyncIteration:
+                raise ConnectionClosed("the mirror is not in step any more: its client is closed") from None
+
     def changes(self) -> SensorChanges:
         """Iterate, with ``async for``, over what changes from now on.
 
         A reader that is slower than the sensors gets the latest of each, not every update: what waits is
-        never more than the number of sensors. The loop ends when the mirror's block is left.
+        never more than the number of sensors. The loop ends when the mirror's block is left, or when its
+        client has lost the only connection that it will ever have.
         """
         changes = SensorChanges()
+        if self.state is SyncState.CLOSED:
+            changes.close()
         self._changes.append(weakref.ref(changes, self._changes.remove))
         return changes
 
@@ -103,8 +140,10 @@ class MirroredSensors(SensorSet):
         self.state = state
         changed, self._state_changed = self._state_changed, trio.Event()
         changed.set()
+        if state is SyncState.CLOSED:
+            self._end_changes()
 
-    def _tell(self, name: str, sensor: PureSensor[Any] | None) -> None:
+    def _tell(self, name: str, sensor: Sensor[Any] | None) -> None:
         if self._changes:
             change = SensorChange(name, sensor, None if sensor is None else sensor.reading)
             for changes in self._readers():
@@ -137,7 +176,7 @@ class _Mirror:
         self._filter = filter
         self._rename = rename
         self._strategy = strategy
-        self._mirrored: dict[str, tuple[tuple[PureSensor[Any], Callable[[bytes], Any]], ...]] = {}
+        self._mirrored: dict[str, tuple[tuple[Sensor[Any], Callable[[bytes], Any]], ...]] = {}
         self._make_enum = functools.lru_cache(_ENUMS)(functools.partial(_find_enum, types, enum_types))
 
     def filter(self, sensor: SensorDescription) -> bool:
@@ -194,7 +233,7 @@ class _Mirror:
                 sensor.set_reading(Reading(now, SensorStatus.UNREACHABLE, sensor.value))
                 self.sensors._tell(sensor.name, sensor)
 
-    def _discard(self, sensor: PureSensor[Any]) -> None:
+    def _discard(self, sensor: Sensor[Any]) -> None:
         self.sensors.discard(sensor)
         self.sensors._tell(sensor.name, None)
 

@@ -11,7 +11,7 @@ from armillary._wire.timetable import Timetable
 
 from .protocol.readings import Reading
 from .protocol.sampling import Sampling, SamplingMachine, Strategy
-from .protocol.sensors import Sensor
+from .sensors import Sensor
 
 if TYPE_CHECKING:
     from .session import Session

@@ -10,6 +10,7 @@ from typing import Any
 import trio
 
 from armillary._runtime.dial import open_listeners
+from armillary._runtime.groups import single_exception
 from armillary._runtime.sessions import serve_sessions
 
 from .announcer import Announcer
@@ -105,13 +106,14 @@ async def _serve(
     drain: float,
     task_status: trio.TaskStatus[Listeners],
 ) -> None:
-    async with trio.open_nursery() as nursery:
-        server = DeviceServer(device, limits, drain, nursery)
-        device.servers[server] = None
-        try:
-            await server.run(listeners, task_status)
-        finally:
-            del device.servers[server]
+    with single_exception():
+        async with trio.open_nursery() as nursery:
+            server = DeviceServer(device, limits, drain, nursery)
+            device.servers[server] = None
+            try:
+                await server.run(listeners, task_status)
+            finally:
+                del device.servers[server]
 
 
 class DeviceServer:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from .protocol.messages import FailReply, InvalidReply
 from .protocol.sampling import Sampling, Strategy
-from .protocol.sensors import Sensor
 from .protocol.values import LogLevel
+from .sensors import Sensor
 from .version import version_informs
 
 if TYPE_CHECKING:

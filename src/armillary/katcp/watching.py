@@ -26,8 +26,8 @@ from .protocol.lifecycle import ClientState
 from .protocol.mirroring import SensorDescription
 from .protocol.readings import Reading, SensorStatus
 from .protocol.sampling import Sampling
-from .protocol.sensors import Sensor
 from .reconnect import PersistentClient, open_persistent_client
+from .sensors import Sensor
 from .text import printable, status_text, utc, wire_value
 
 __all__ = ["check_strategy", "live_console", "name_filter", "plain_line", "strategy_for", "watch_sensors"]

@@ -24,7 +24,7 @@ from armillary.katcp import (
 )
 
 from .peers import RawPeer
-from .streams import BUFFER, MemoryListener
+from .streams import BUFFER, BoundedStream, MemoryListener
 
 __all__ = ["DemoDevice", "ServedDevice", "serve_in_memory"]
 
@@ -72,6 +72,10 @@ class ServedDevice:
     def __init__(self, device: Device, listener: MemoryListener) -> None:
         self.device = device
         self._listener = listener
+
+    async def connect(self) -> BoundedStream:
+        """A bare connection to the device, to be wrapped or abused. The caller closes it."""
+        return await self._listener.connect()
 
     @asynccontextmanager
     async def open_client(self, **options: Any) -> AsyncIterator[Client]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import trio
+
+from .streams import BoundedStream
 
 __all__ = ["FaultyStream"]
 
@@ -50,6 +54,11 @@ class FaultyStream(trio.abc.Stream):
         """Reset the connection now, for both ends."""
         self._is_cut = True
         self._ended.set()
+        if isinstance(self._inner, BoundedStream):
+            self._inner.reset()
+        elif isinstance(self._inner, trio.SocketStream):
+            # Closing with nothing to linger for resets the connection.
+            self._inner.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         await trio.aclose_forcefully(self._inner)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:

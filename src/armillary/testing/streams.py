@@ -62,8 +62,18 @@ class BoundedStream(trio.abc.HalfCloseableStream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         data = await self._inner.receive_some(max_bytes)
+        if self._receiving.is_reset:
+            raise trio.BrokenResourceError("the connection was reset")
         self._receiving.add(-len(data))
         return bytes(data)
+
+    def reset(self) -> None:
+        """Break the connection for both ends, as a peer does that crashes."""
+        for level in (self._sending, self._receiving):
+            level.is_reset = True
+            level.open_wide()
+        self._inner.send_stream.close()
+        self._inner.receive_stream.close()
 
     async def aclose(self) -> None:
         # Whoever waits for room finds out by sending that nobody is left.
@@ -90,6 +100,7 @@ class _Level:
         self._bound = bound
         self._level = 0
         self._is_open_wide = False
+        self.is_reset = False
         self._fell = trio.Event()
 
     def add(self, count: int) -> None:

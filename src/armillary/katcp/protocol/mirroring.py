@@ -33,7 +33,7 @@ class SyncState(enum.Enum):
     SYNCED = 3
     """Every wanted sensor is known and subscribed."""
     CLOSED = 4
-    """The client's block was left."""
+    """The client's block was left, or its only connection has ended."""
 
 
 class SensorDescription(NamedTuple):

@@ -6,11 +6,11 @@ import abc
 import weakref
 from typing import Any, TypeVar
 
-from .readings import Reading, SensorStatus
-from .sampling import Strategy
+from .protocol.readings import Reading, SensorStatus
+from .protocol.sampling import Strategy
+from .protocol.values import STANDARD_TYPES, TypeRegistry
 from .sensor_set import SensorSet
 from .sensors import Sensor
-from .values import STANDARD_TYPES, TypeRegistry
 
 __all__ = ["AggregateSensor", "SimpleAggregateSensor"]
 

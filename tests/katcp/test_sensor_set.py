@@ -8,8 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from armillary.katcp.protocol import sensors
-from armillary.katcp.protocol.sensor_set import SensorSet
+from armillary.katcp import sensors
+from armillary.katcp.sensor_set import SensorSet
 
 T = TypeVar("T")
 Event = tuple[str, "sensors.Sensor[Any]", bool]

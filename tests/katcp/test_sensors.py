@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from armillary import katcp
-from armillary.katcp.protocol import sensors
+from armillary.katcp import sensors
 from armillary.katcp.protocol.messages import Message
 from armillary.katcp.protocol.readings import STATUS_BY_TEXT, STATUS_TEXT, Reading, SensorStatus
 from armillary.katcp.protocol.sampling import Strategy
@@ -129,12 +129,6 @@ def test_a_preference_that_makes_no_sense_is_refused(
     """The automatic strategy's parameters are checked when the sensor is made, not when somebody asks."""
     with pytest.raises(ValueError, match=r"expected|finite"):
         Sensor(float, "x", auto_strategy=strategy, auto_strategy_parameters=parameters)
-
-
-def test_a_sensor_of_the_protocol_has_no_clock() -> None:
-    """Without a clock the time is never guessed."""
-    with pytest.raises(TypeError, match="no clock"):
-        sensors.Sensor(int, "x")
 
 
 # What may be set
