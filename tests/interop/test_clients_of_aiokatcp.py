@@ -329,8 +329,9 @@ async def test_a_server_that_halts_says_good_bye() -> None:
             with client.informs("disconnect") as farewells:
                 await client.request("halt")
                 assert (await anext(farewells)).arguments == [b"server shutting down"]
-            while sensors.state is not SyncState.DISCONNECTED:
-                await anext(sensors.changes())
+            async for _ in sensors.changes():  # until the connection has ended, which ends the loop
+                pass
+            assert SyncState.CLOSED is sensors.state
             assert {sensor.status for sensor in sensors.values()} == {SensorStatus.UNREACHABLE}
             with pytest.raises(ConnectionClosed, match="server shutting down"):
                 await client.request("watchdog")
