@@ -68,7 +68,7 @@ async def main(port: int) -> None:
     async with trio.open_nursery() as nursery:
         serve = partial(katcp.serve_device, Dome(), port, host="127.0.0.1")
         listeners = await nursery.start(serve)
-        print("listening on port", listeners[0].socket.getsockname()[1], flush=True)
+        print("listening on port", katcp.bound_ports(listeners)[0], flush=True)
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ async def serve(port: int, *, task_status: trio.TaskStatus[Any] = trio.TASK_STAT
 async def main() -> None:
     async with trio.open_nursery() as nursery:
         listeners = await nursery.start(serve, 0)
-        port = listeners[0].socket.getsockname()[1]
+        port = katcp.bound_ports(listeners)[0]
         async with katcp.open_client("127.0.0.1", port) as client:
             for name in ("host.memory.percent", "host.uptime", "clock.state", "door-open"):
                 reading = await client.sensor_reading(name)

@@ -34,7 +34,7 @@ async def main() -> None:
     async with trio.open_nursery() as nursery:
         dome = Dome()
         listeners = await nursery.start(partial(katcp.serve_device, dome, 0, host="127.0.0.1"))
-        port = listeners[0].socket.getsockname()[1]
+        port = katcp.bound_ports(listeners)[0]
         with katcp.forward_logs(dome):
             async with katcp.open_client("127.0.0.1", port) as client, trio.open_nursery() as reading:
                 await reading.start(show_logs, client)

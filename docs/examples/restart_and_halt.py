@@ -40,7 +40,7 @@ async def main(port: int) -> None:
         async with trio.open_nursery() as serving:
             serve = partial(katcp.serve_device, RestartableDome(), port, host="127.0.0.1", drain=5.0)
             listeners = await serving.start(serve)
-            print("listening on port", listeners[0].socket.getsockname()[1], flush=True)
+            print("listening on port", katcp.bound_ports(listeners)[0], flush=True)
         # Only ?halt leads here; a signal cancels all of it.
         nursery.cancel_scope.cancel()
 

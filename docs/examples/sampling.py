@@ -69,7 +69,7 @@ async def main() -> None:
     async with trio.open_nursery() as nursery:
         cryostat = Cryostat()
         listeners = await nursery.start(partial(katcp.serve_device, cryostat, 0, host="127.0.0.1"))
-        port = listeners[0].socket.getsockname()[1]
+        port = katcp.bound_ports(listeners)[0]
         async with katcp.open_client("127.0.0.1", port) as client:
             await compare(cryostat, client)
         nursery.cancel_scope.cancel()

@@ -32,7 +32,7 @@ async def expose(port: int, times: int) -> None:
 async def main() -> None:
     async with trio.open_nursery() as nursery:
         listeners = await nursery.start(partial(katcp.serve_device, Spectrometer(), 0, host="127.0.0.1"))
-        port = listeners[0].socket.getsockname()[1]
+        port = katcp.bound_ports(listeners)[0]
         start = trio.current_time()
         async with trio.open_nursery() as clients:
             for _ in range(4):

@@ -78,7 +78,7 @@ async def main(directory: Path) -> None:
             katcp.serve_device, Dome(), 0, host="127.0.0.1", ssl_context=server_context(directory)
         )
         listeners = await nursery.start(serve)
-        port = listeners[0].transport_listener.socket.getsockname()[1]
+        port = katcp.bound_ports(listeners)[0]
         async with katcp.open_client("127.0.0.1", port, ssl_context=client_context(directory)) as client:
             print("azimuth over TLS:", await client.sensor_value("azimuth"), "deg")
         try:

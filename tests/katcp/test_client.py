@@ -406,8 +406,10 @@ async def test_garbage_from_the_server(autojump_clock: Any, caplog: Any) -> None
         await server.send(b"!x[1] ok\n")
         await caller.done.wait()
         assert katcp.Reply([], []) == caller.result
-        assert client._connection is not None
-        assert 4 == client._connection.malformed
+        statistics = client.statistics()
+        assert statistics is not None
+        assert (0, 0, 4) == (statistics.pending, statistics.unexpected, statistics.malformed)
+        assert len(b"?x[1]\n") == statistics.outbox.bytes_sent
     assert 1 == sum("Malformed message" in record.getMessage() for record in caplog.records)
 
 

@@ -304,6 +304,22 @@ async def test_handler_that_floods(autojump_clock: Any, device: Recorder) -> Non
                 await trio.sleep(0.1)
 
 
+async def test_statistics(autojump_clock: Any, device: Recorder) -> None:
+    """A device tells what its clients have under way, and what its servers do."""
+    async with serve_in_memory(device, max_pending=40) as served:
+        async with served.open_raw() as busy, served.open_raw():
+            await busy.send(b"?sensor-sampling temperature event\ngarbage\n?hold[1] a\n?hold[2] b\n")
+            await trio.testing.wait_all_tasks_blocked()
+            statistics = device.statistics()
+            first, second = statistics.clients
+            assert ("memory-1", 2, 1, 1) == (first.peer, first.pending, first.sampled, first.malformed)
+            assert ("memory-2", 0, 0, 0) == (second.peer, second.pending, second.sampled, second.malformed)
+            assert 0 == first.outbox.backlog
+            assert first.outbox.bytes_sent > second.outbox.bytes_sent > 100
+            (pending,) = statistics.pending
+            assert (2, 0, 40) == (pending.running, pending.waiting, pending.limit)
+
+
 # -- connections that end ----------------------------------------------------------------------------------
 
 

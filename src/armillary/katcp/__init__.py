@@ -9,7 +9,8 @@ from armillary._wire.backoff import Backoff
 
 from .aggregates import AggregateSensor, SimpleAggregateSensor
 from .client import Client, PendingRequest, open_client, open_client_on
-from .device import Device, request_timeout_hint
+from .connection import ClientStatistics
+from .device import Device, DeviceStatistics, request_timeout_hint
 from .groups import Above, Below, SensorGroup, sample_group
 from .logs import LogHandler, forward_logs
 from .mirror import MirroredSensors, SensorChange
@@ -37,6 +38,7 @@ from .requests import RequestContext
 from .sensor_set import SensorSet
 from .sensors import Sensor
 from .server import serve_device, serve_device_on
+from .session import SessionStatistics
 
 __all__ = [
     "Above",
@@ -47,8 +49,10 @@ __all__ = [
     "Below",
     "Client",
     "ClientState",
+    "ClientStatistics",
     "DEFAULT_LIMIT",
     "Device",
+    "DeviceStatistics",
     "DeviceStatus",
     "FailReply",
     "InvalidReply",
@@ -73,6 +77,7 @@ __all__ = [
     "SensorGroup",
     "SensorSet",
     "SensorStatus",
+    "SessionStatistics",
     "SimpleAggregateSensor",
     "Strategy",
     "SyncState",

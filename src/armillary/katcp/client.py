@@ -16,7 +16,7 @@ from armillary._runtime.groups import single_exception
 from armillary._runtime.mailbox import Mailbox
 from armillary.errors import ConnectFailed, ConnectionClosed
 
-from .connection import Connection
+from .connection import ClientStatistics, Connection
 from .informs import INFORM_BOUND, InformHub
 from .mirror import MirroredSensors, Mirrors
 from .protocol.conversation import MessageIds, Pending, ProtocolError
@@ -119,6 +119,10 @@ class Client:
     def versions(self) -> dict[str, tuple[str, ...]]:
         """What the server said of itself: ``katcp-device`` to its version and build state, and so on."""
         return {} if self._connection is None else dict(self._connection.versions)
+
+    def statistics(self) -> ClientStatistics | None:
+        """A look at the present connection, or at the last one; None if there has been none."""
+        return None if self._connection is None else self._connection.statistics()
 
     async def request(self, name: str, *arguments: object) -> Reply:
         """Make a request and return what follows ``ok`` in its reply, with the informs that belong to it.

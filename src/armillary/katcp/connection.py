@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import trio
 
 from armillary._runtime.dial import peer_name
 from armillary._runtime.direct import receiver_of
-from armillary._runtime.outbox import Outbox
+from armillary._runtime.outbox import Outbox, OutboxStatistics
 from armillary.errors import ConnectionClosed
 
 from .informs import InformHub
@@ -17,7 +18,7 @@ from .protocol.conversation import Conversation, MessageIds, Pending, ProtocolEr
 from .protocol.messages import Parser
 from .protocol.values import TypeRegistry
 
-__all__ = ["CLOSE_TIMEOUT", "Connection"]
+__all__ = ["CLOSE_TIMEOUT", "ClientStatistics", "Connection"]
 
 _logger = logging.getLogger("armillary.katcp.client")
 
@@ -31,6 +32,20 @@ _LOW_WATER = 256 * 1024
 CLOSE_TIMEOUT = 0.5
 # Messages handled in a row without letting others run.
 _BURST = 500
+
+
+@dataclass(frozen=True, slots=True)
+class ClientStatistics:
+    """A look at a client's connection."""
+
+    pending: int
+    """Requests without a reply."""
+    unexpected: int
+    """Replies that belonged to no request, late ones to abandoned requests included."""
+    malformed: int
+    """Lines from the server that were no messages."""
+    outbox: OutboxStatistics
+    """What was sent, and what waits."""
 
 
 class Connection:
@@ -87,6 +102,15 @@ class Connection:
     @property
     def versions(self) -> dict[str, tuple[str, ...]]:
         return self._conversation.versions
+
+    def statistics(self) -> ClientStatistics:
+        """A look at the connection."""
+        return ClientStatistics(
+            pending=self._conversation.pending,
+            unexpected=self._conversation.unexpected,
+            malformed=self.malformed,
+            outbox=self.outbox.statistics(),
+        )
 
     @property
     def is_usable(self) -> bool:

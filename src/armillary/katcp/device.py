@@ -17,9 +17,10 @@ from .sensors import Sensor
 from .standard_requests import StandardRequests
 
 if TYPE_CHECKING:
+    from .limits import PendingStatistics
     from .requests import RequestContext
     from .server import DeviceServer
-    from .session import Session
+    from .session import Session, SessionStatistics
 
 __all__ = ["Device", "RequestHandler", "request_timeout_hint"]
 
@@ -43,6 +44,16 @@ class RequestHandler:
     """Its docstring."""
     timeout_hint: float
     """Seconds after which a client may give up on it; 0 for no hint."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceStatistics:
+    """A look at a device that is being served."""
+
+    clients: tuple[SessionStatistics, ...]
+    """Its clients, in order of arrival."""
+    pending: tuple[PendingStatistics, ...]
+    """For each ``serve_device`` of it, the requests that run and the clients that wait."""
 
 
 def request_timeout_hint(seconds: float) -> Callable[[F], F]:
@@ -132,6 +143,13 @@ class Device(StandardRequests):
         )
         for session in tuple(self.sessions):
             session.send_async_inform(encoded)
+
+    def statistics(self) -> DeviceStatistics:
+        """A look at the device's servers and clients."""
+        return DeviceStatistics(
+            clients=tuple([session.statistics() for session in self.sessions]),
+            pending=tuple([server.turnstile.statistics() for server in self.servers]),
+        )
 
     def halt(self) -> None:
         """End every ``serve_device`` of this device, as ``?halt`` does. Returns at once."""

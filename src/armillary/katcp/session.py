@@ -8,6 +8,7 @@ import traceback
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context, copy_context
+from dataclasses import dataclass
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,7 +17,7 @@ import trio
 from armillary._runtime.dial import peer_name
 from armillary._runtime.direct import receiver_of
 from armillary._runtime.in_place import resume
-from armillary._runtime.outbox import Outbox
+from armillary._runtime.outbox import Outbox, OutboxStatistics
 
 from .protocol.messages import (
     FAIL,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from .device import Device
     from .server import DeviceServer
 
-__all__ = ["Session", "SessionLogger"]
+__all__ = ["Session", "SessionLogger", "SessionStatistics"]
 
 # Bytes asked of the socket at once: what they hold is parsed at once. More lets a client of tiny messages
 # make more objects; fewer makes more calls. In the midst of a long line nothing is parsed, so more is asked.
@@ -65,6 +66,22 @@ class SessionLogger(logging.LoggerAdapter[logging.Logger]):
 
     def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
         return f"{msg} [{self.extra['peer'] if self.extra else ''}]", kwargs
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStatistics:
+    """A look at one client of a device."""
+
+    peer: str
+    """The client's address."""
+    pending: int
+    """Its requests whose handler is waiting for something."""
+    sampled: int
+    """Sensors that it has subscribed to."""
+    malformed: int
+    """Lines from it that were no messages."""
+    outbox: OutboxStatistics
+    """What it was sent, and what waits."""
 
 
 class _Suspended(NamedTuple):
@@ -171,6 +188,16 @@ class Session:
             # Shielded inside, with that deadline.
             await self.outbox.finish(trio.current_time() + FAREWELL_TIMEOUT)  # noqa: ASYNC102
             self.gone.set()
+
+    def statistics(self) -> SessionStatistics:
+        """A look at the session."""
+        return SessionStatistics(
+            peer=self.peer,
+            pending=self.pending,
+            sampled=len(self.samplers),
+            malformed=self.malformed,
+            outbox=self.outbox.statistics(),
+        )
 
     def begin_drain(self, reason: str, deadline: float) -> None:
         """Take no more requests; end when the running ones have finished, or at `deadline`."""
