@@ -229,6 +229,7 @@ class TypeRegistry:
         decoders = [self.get_decoder(choice) for choice in alternatives]
         if len(decoders) == 1:
             return decoders[0]
+        names = " | ".join(choice.__name__ for choice in alternatives)
 
         def decode_union(raw: bytes) -> Any:
             values = []
@@ -238,9 +239,9 @@ class TypeRegistry:
                 except ValueError:
                     continue
             if not values:
-                raise ValueError(f"None of the types in {cls} could decode {raw!r}")
+                raise ValueError(f"None of the types in {names} could decode {raw!r}")
             if len(values) > 1:
-                raise ValueError(f"{cls} is ambiguous for {raw!r}")
+                raise ValueError(f"{names} is ambiguous for {raw!r}")
             return values[0]
 
         return decode_union
