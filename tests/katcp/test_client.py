@@ -369,18 +369,22 @@ async def test_lost_connection_fails_pending_requests(autojump_clock: Any, way: 
 
 
 async def test_request_that_was_not_sent(autojump_clock: Any) -> None:
-    """A request of which not a byte has left says so when the connection is lost."""
+    """A request of which not a byte has left says so when the connection is lost; one in doubt does not."""
     ours, theirs = bounded_stream_pair()
     faulty = FaultyStream(ours)
     await RawPeer(theirs).greet()
     async with katcp.open_client_on(faulty) as client, trio.open_nursery() as nursery:
         faulty.sends_nothing = True
-        caller = Caller(nursery, client, "x")
+        in_doubt = Caller(nursery, client, "x")
+        await blocked()
+        unsent = Caller(nursery, client, "y")
         await blocked()
         await theirs.aclose()
-        await caller.done.wait()
-    assert not caller.result.may_have_been_received
-    assert "it was not sent" in str(caller.result)
+        await in_doubt.done.wait()
+        await unsent.done.wait()
+    assert in_doubt.result.may_have_been_received
+    assert not unsent.result.may_have_been_received
+    assert "it was not sent" in str(unsent.result)
 
 
 async def test_request_behind_a_message_id_less_one_was_not_sent(autojump_clock: Any) -> None:

@@ -64,6 +64,7 @@ class Outbox:
         "_corked",
         "_direct",
         "_highest_backlog",
+        "_in_flight",
         "_is_torn",
         "_nursery",
         "_on_broken",
@@ -92,6 +93,7 @@ class Outbox:
         self._highest_backlog = 0
         self._bytes_sent = 0
         self._bytes_dropped = 0
+        self._in_flight = 0
         self._corked = False
         self._writer: trio.CancelScope | None = None
         self._waiters: list[tuple[int, trio.Event]] = []
@@ -113,6 +115,14 @@ class Outbox:
     def bytes_sent(self) -> int:
         """Bytes handed to the stream so far."""
         return self._bytes_sent
+
+    @property
+    def may_have_left(self) -> int:
+        """The position up to which bytes may have left this program: more than were surely sent, perhaps.
+
+        A stream that is not a socket does not say how much of what it was given it had sent when it broke.
+        """
+        return self._bytes_sent + self._in_flight
 
     @property
     def is_over_bound(self) -> bool:
@@ -222,12 +232,14 @@ class Outbox:
                     await trio.lowlevel.checkpoint()
             else:
                 chunk = self._next_chunk()
+                self._in_flight = len(chunk)
                 try:
                     await self._stream.send_all(chunk)
                 except Exception as error:  # noqa: BLE001 - whatever a stream raises ends its session, not us
                     self._break(error)
                 if self._pieces:  # not dropped while they were being sent
                     self._pieces.popleft()
+                    self._in_flight = 0
                     self._sent(len(chunk))
 
     def _send_directly(self) -> bool:

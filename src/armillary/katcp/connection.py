@@ -175,7 +175,7 @@ class Connection:
 
     def error_for(self, pending: Pending) -> ConnectionClosed:
         """What a request that got no reply raises."""
-        received = pending.position is not None and self.outbox.bytes_sent > pending.position
+        received = pending.position is not None and self.outbox.may_have_left > pending.position
         text = "it may have been received" if received else "it was not sent"
         error = ConnectionClosed(
             f"the connection to {self.peer} ended before the reply to ?{pending.name.decode('ascii')} came "
