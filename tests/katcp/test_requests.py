@@ -237,7 +237,9 @@ async def test_help_of_one(peer: RawPeer) -> None:
     """?help of one request brings its whole docstring."""
     inform, reply = [katcp.Message.parse(line) for line in await ask(peer, b"?help slew")]
 
-    assert b"Slew.\n\n        It takes its time.\n        " == inform.arguments[1]
+    # Python 3.13 takes the indentation out of docstrings, older ones leave it: here it stays as it is.
+    assert (Odd.request_slew.__doc__ or "").encode() == inform.arguments[1]
+    assert b"It takes its time." in inform.arguments[1]
     assert [b"ok", b"1"] == reply.arguments
 
 
