@@ -531,7 +531,7 @@ async def test_states(autojump_clock: Any, served_device: ServedDevice) -> None:
         async with served_device.open_persistent_client() as client:
 
             async def watch(task_status: Any) -> None:
-                async with client.states() as states:
+                with client.states() as states:
                     task_status.started()
                     async for state in states:
                         seen.append(state.name)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import random
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import trio
 
@@ -79,13 +79,13 @@ class PersistentClient(Client):
             await self._state_changed.wait()
         return self.state
 
-    @asynccontextmanager
-    async def states(self) -> AsyncIterator[Mailbox[ClientState]]:
+    @contextmanager
+    def states(self) -> Iterator[Mailbox[ClientState]]:
         """Iterate over the states: the present one, then each as it comes.
 
         ::
 
-            async with client.states() as states:
+            with client.states() as states:
                 async for state in states:
                     print(state.name)
 
