@@ -8,8 +8,8 @@ from armillary._runtime.dial import bound_ports
 from armillary._wire.backoff import Backoff
 
 from .aggregates import AggregateSensor, SimpleAggregateSensor
-from .client import Client, PendingRequest, open_client, open_client_on
-from .connection import ClientStatistics
+from .client import Client, open_client, open_client_on
+from .connection import ClientStatistics, PendingRequest
 from .device import Device, DeviceStatistics, request_timeout_hint
 from .groups import Above, Below, SensorGroup, sample_group
 from .logs import LogHandler, forward_logs

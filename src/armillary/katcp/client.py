@@ -16,79 +16,16 @@ from armillary._runtime.groups import single_exception
 from armillary._runtime.mailbox import Mailbox
 from armillary.errors import ConnectFailed, ConnectionClosed
 
-from .connection import ClientStatistics, Connection
+from .connection import ClientStatistics, Connection, PendingRequest
 from .informs import INFORM_BOUND, InformHub
 from .mirror import MirroredSensors, Mirrors
-from .protocol.conversation import MessageIds, Pending, ProtocolError
+from .protocol.conversation import MessageIds, ProtocolError
 from .protocol.messages import DEFAULT_LIMIT, FailReply, Message, Reply
 from .protocol.mirroring import SensorDescription
 from .protocol.readings import STATUS_BY_TEXT, Reading
-from .protocol.values import STANDARD_TYPES, Address, Timestamp, TypeRegistry
+from .protocol.values import STANDARD_TYPES, TYPE_BY_NAME, TypeRegistry
 
-__all__ = ["Client", "PendingRequest", "open_client", "open_client_on"]
-
-# What a value is decoded as when the caller does not say. Discrete values and strings stay bytes: the server
-# does not say what they mean.
-_TYPE_BY_NAME: dict[str, type] = {
-    "integer": int,
-    "float": float,
-    "boolean": bool,
-    "timestamp": Timestamp,
-    "address": Address,
-    "discrete": bytes,
-    "string": bytes,
-}
-
-
-class PendingRequest:
-    """A request that was sent, and whose reply is awaited separately: see `Client.start_request`."""
-
-    def __init__(self, connection: Connection, pending: Pending) -> None:
-        self._connection = connection
-        self._pending = pending
-        self._done = trio.Event()
-        pending.on_done = self._done.set
-
-    async def wait_raw(self) -> tuple[Message, list[Message]]:
-        """Wait for the reply and return it as it came, with the informs that belong to it.
-
-        Cancellation abandons the request: it may still be carried out, and its reply is dropped.
-
-        Raises:
-            ConnectionClosed: the connection ended first.
-        """
-        await self._wait()
-        assert self._pending.reply is not None
-        return (
-            Message.from_wire(self._pending.reply),
-            [Message.from_wire(inform) for inform in self._pending.informs],
-        )
-
-    async def wait(self) -> Reply:
-        """Wait for the reply and return what follows its ``ok``, with the informs that belong to it.
-
-        Cancellation abandons the request: it may still be carried out, and its reply is dropped.
-
-        Raises:
-            FailReply: the server said ``fail``.
-            InvalidReply: the server said ``invalid``, or something that is no return code.
-            ConnectionClosed: the connection ended first.
-        """
-        await self._wait()
-        return self._pending.result()
-
-    async def _wait(self) -> None:
-        try:
-            await self._done.wait()
-        except BaseException:
-            self.abandon()
-            raise
-        if self._pending.reply is None:
-            raise self._connection.error_for(self._pending)
-
-    def abandon(self) -> None:
-        """Wait for the reply no more. It is dropped when it comes."""
-        self._connection.abandon(self._pending)
+__all__ = ["Client", "open_client", "open_client_on"]
 
 
 class Client:
@@ -181,7 +118,8 @@ class Client:
         if described is not None:
             _, descriptions = await described.wait()
             _expect_one(descriptions)
-            sensor_type = _TYPE_BY_NAME.get(descriptions[0].arguments[3].decode("utf-8", "replace"), bytes)
+            # Discrete values stay bytes, as strings do: the server does not say what they mean.
+            sensor_type = TYPE_BY_NAME.get(descriptions[0].arguments[3].decode("utf-8", "replace"), bytes)
         timestamp, _, _, status, value = informs[0].arguments
         return Reading(
             timestamp=float(timestamp),

@@ -15,10 +15,10 @@ from armillary.errors import ConnectionClosed
 
 from .informs import InformHub
 from .protocol.conversation import Conversation, MessageIds, Pending, ProtocolError
-from .protocol.messages import Parser
+from .protocol.messages import Message, Parser, Reply
 from .protocol.values import TypeRegistry
 
-__all__ = ["CLOSE_TIMEOUT", "ClientStatistics", "Connection"]
+__all__ = ["CLOSE_TIMEOUT", "ClientStatistics", "Connection", "PendingRequest"]
 
 _logger = logging.getLogger("armillary.katcp.client")
 
@@ -237,3 +237,59 @@ class Connection:
         for pending in self._conversation.take_pending():
             if pending.on_done is not None:
                 pending.on_done()
+
+
+class PendingRequest:
+    """A request that was sent, and whose reply is awaited separately: see `Client.start_request`."""
+
+    def __init__(self, connection: Connection, pending: Pending) -> None:
+        self._connection = connection
+        self._pending = pending
+        self._done = trio.Event()
+        pending.on_done = self._done.set
+
+    async def wait_raw(self) -> tuple[Message, list[Message]]:
+        """Wait for the reply and return it as it came, with the informs that belong to it.
+
+        Cancellation abandons the request: it may still be carried out, and its reply is dropped.
+
+        Raises:
+            ConnectionClosed: the connection ended first.
+        """
+        pending = await self.settle()
+        assert pending.reply is not None
+        return (
+            Message.from_wire(pending.reply),
+            [Message.from_wire(inform) for inform in pending.informs],
+        )
+
+    async def wait(self) -> Reply:
+        """Wait for the reply and return what follows its ``ok``, with the informs that belong to it.
+
+        Cancellation abandons the request: it may still be carried out, and its reply is dropped.
+
+        Raises:
+            FailReply: the server said ``fail``.
+            InvalidReply: the server said ``invalid``, or something that is no return code.
+            ConnectionClosed: the connection ended first.
+        """
+        return (await self.settle()).result()
+
+    async def settle(self) -> Pending:
+        """Wait for the reply and return the request with it, whatever it says, and its informs unconverted.
+
+        Raises:
+            ConnectionClosed: the connection ended first.
+        """
+        try:
+            await self._done.wait()
+        except BaseException:
+            self.abandon()
+            raise
+        if self._pending.reply is None:
+            raise self._connection.error_for(self._pending)
+        return self._pending
+
+    def abandon(self) -> None:
+        """Wait for the reply no more. It is dropped when it comes."""
+        self._connection.abandon(self._pending)

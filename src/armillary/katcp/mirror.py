@@ -18,13 +18,12 @@ import trio
 from armillary._wire.backoff import Backoff
 from armillary.errors import ConnectionClosed
 
-from .connection import Connection
+from .connection import Connection, PendingRequest
 from .informs import InformHub
-from .protocol.conversation import Pending
 from .protocol.messages import FailReply, InvalidReply
 from .protocol.mirroring import MirrorEngine, SensorDescription, SyncState, Watcher
 from .protocol.readings import Reading, SensorStatus
-from .protocol.values import Address, Timestamp, TypeRegistry
+from .protocol.values import TYPE_BY_NAME, TypeRegistry
 from .sensor_set import SensorSet
 from .sensors import Sensor
 
@@ -39,15 +38,6 @@ _BULK = 1000
 _PIPELINED = 100
 # Made enums remembered by a mirror.
 _ENUMS = 1024
-
-_TYPE_BY_NAME: dict[str, type] = {
-    "integer": int,
-    "float": float,
-    "boolean": bool,
-    "timestamp": Timestamp,
-    "address": Address,
-    "string": bytes,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,9 +230,9 @@ class _Mirror:
     def _type_of(self, sensor: SensorDescription) -> type:
         if sensor.type_name == "discrete":
             return self._make_enum(sensor.parameters)
-        if sensor.type_name not in _TYPE_BY_NAME:
+        if sensor.type_name not in TYPE_BY_NAME:
             raise ValueError(sensor.type_name)
-        return _TYPE_BY_NAME[sensor.type_name]
+        return TYPE_BY_NAME[sensor.type_name]
 
 
 class SensorChanges:
@@ -405,7 +395,7 @@ class Mirrors:
 
     async def _list(self, connection: Connection) -> None:
         self.engine.list_requested()
-        pending = await _ask(connection, "sensor-list")
+        pending = await _start(connection, "sensor-list").settle()
         pending.check()  # raises what the server refused with
         self.engine.list_received(pending.informs)
 
@@ -423,8 +413,8 @@ class Mirrors:
         for some in bulks:
             self.engine.subscribing(some)
             asked.append(_start(connection, "sensor-sampling", ",".join(some), *strategy.split()))
-        for some, (pending, done) in zip(bulks, asked, strict=True):
-            await _answered(connection, pending, done)
+        for some, request in zip(bulks, asked, strict=True):
+            pending = await request.settle()
             try:
                 pending.check()
             except (FailReply, InvalidReply):
@@ -437,8 +427,8 @@ class Mirrors:
             some = names[start : start + _PIPELINED]
             self.engine.subscribing(some)
             asked = [_start(connection, "sensor-sampling", name, *strategy.split()) for name in some]
-            for name, (pending, done) in zip(some, asked, strict=True):
-                await _answered(connection, pending, done)
+            for name, request in zip(some, asked, strict=True):
+                pending = await request.settle()
                 try:
                     pending.check()
                 except (FailReply, InvalidReply) as error:
@@ -447,24 +437,5 @@ class Mirrors:
                 self.engine.subscription_set([name], subscribed=strategy != "none")
 
 
-def _start(connection: Connection, name: str, *arguments: object) -> tuple[Pending, trio.Event]:
-    pending = connection.start(name, arguments)
-    done = trio.Event()
-    pending.on_done = done.set
-    return pending, done
-
-
-async def _answered(connection: Connection, pending: Pending, done: trio.Event) -> None:
-    try:
-        await done.wait()
-    finally:
-        connection.abandon(pending)
-    if pending.reply is None:
-        raise connection.error_for(pending)
-
-
-async def _ask(connection: Connection, name: str, *arguments: object) -> Pending:
-    """Make a request and return it with its reply, whatever that says, and its informs as they came."""
-    pending, done = _start(connection, name, *arguments)
-    await _answered(connection, pending, done)
-    return pending
+def _start(connection: Connection, name: str, *arguments: object) -> PendingRequest:
+    return PendingRequest(connection, connection.start(name, arguments))

@@ -109,10 +109,10 @@ class Session:
         "_max_pending",
         "_nursery",
         "_parser",
+        "_receive",
         "_room",
         "_sampling_lock",
         "_scope",
-        "_stream",
         "_turnstile",
         "_unanswered",
         "device",
@@ -140,7 +140,7 @@ class Session:
         self.samplers = Samplers(self)
         self.pending = 0
         """Requests whose handler is waiting for something."""
-        self._stream = stream
+        self._receive = receiver_of(stream)
         self._parser = Parser(limits.line)
         self._unanswered: deque[WireMessage | ValueError] = deque()
         self._turnstile = server.turnstile
@@ -274,7 +274,7 @@ class Session:
         outbox = self.outbox
         unanswered = self._unanswered
         turnstile, most = self._turnstile, self._max_pending
-        receive, parser = receiver_of(self._stream), self._parser
+        receive, parser = self._receive, self._parser
         served = 0
         outbox.cork()
         while True:

@@ -19,6 +19,7 @@ from typing import Any, Generic, TypeVar, Union
 
 __all__ = [
     "STANDARD_TYPES",
+    "TYPE_BY_NAME",
     "Address",
     "DeviceStatus",
     "KatcpSyntaxError",
@@ -381,3 +382,14 @@ STANDARD_TYPES = TypeRegistry(
     ),
     frozen=True,
 )
+
+# What a client decodes a sensor's values as, knowing no more than the name of their type. Strings stay bytes:
+# a server need not send UTF-8. Discrete values are the client's affair.
+TYPE_BY_NAME: dict[str, type] = {
+    "integer": int,
+    "float": float,
+    "boolean": bool,
+    "timestamp": Timestamp,
+    "address": Address,
+    "string": bytes,
+}
