@@ -49,7 +49,8 @@ $(VENV)/.runtime: pyproject.toml
 	$(BIN)/pip install --quiet --editable .
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.runtime
+$(VENV)/.dev: $(VENV)/.runtime compat/pyproject.toml
+	$(BIN)/pip install --quiet --editable ./compat
 	$(BIN)/pip install --quiet --group dev
 	@touch $@
 

@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from armillary._runtime.direct import DirectSocket, direct_socket, receiver_of
+from armillary._runtime.direct import DirectSocket, direct_side, receiver_of
 from armillary.testing import bounded_stream_pair
 
 
@@ -25,9 +25,9 @@ async def test_only_sockets_have_a_non_blocking_side() -> None:
     left, right = socket_pair()
     memory = bounded_stream_pair()[0]
     async with left, right:
-        assert isinstance(direct_socket(left), DirectSocket)
-        assert None is direct_socket(memory)
-        assert None is direct_socket(trio.StapledStream(left, left))
+        assert isinstance(direct_side(left), DirectSocket)
+        assert None is direct_side(memory)
+        assert None is direct_side(trio.StapledStream(left, left))
         assert memory.receive_some == receiver_of(memory)
 
 

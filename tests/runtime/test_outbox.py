@@ -53,6 +53,8 @@ class Stubborn(Recorder):
 class NeverFull:
     """The non-blocking side of a socket that takes ten bytes whenever it is asked."""
 
+    unsent = 0
+
     def send_nowait(self, data: bytes | memoryview) -> int:
         return min(10, len(data))
 
@@ -518,7 +520,7 @@ async def test_a_peer_that_reads_as_fast_as_we_send_does_not_stretch_the_deadlin
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A socket that always takes a little more does not keep a finish going past its deadline."""
-    monkeypatch.setattr(outbox_module, "direct_socket", lambda stream: NeverFull())
+    monkeypatch.setattr(outbox_module, "direct_side", lambda stream: NeverFull())
     left, right = in_memory()
     async with both_ends(left, right) as nursery:
         outbox = Outbox(left, nursery)

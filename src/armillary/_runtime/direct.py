@@ -8,10 +8,35 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable
+from typing import Protocol, runtime_checkable
 
 import trio
 
-__all__ = ["DirectSocket", "direct_socket", "receiver_of"]
+__all__ = ["DirectSide", "DirectSocket", "direct_side", "receiver_of"]
+
+
+@runtime_checkable
+class DirectSide(Protocol):
+    """The non-blocking side of a stream. A stream of another kind may have these methods itself."""
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that `send_nowait` took and that wait inside this program; 0 for a socket."""
+
+    def send_nowait(self, data: bytes | memoryview) -> int:
+        """Send what can be sent at once; return how many bytes that was, perhaps 0.
+
+        Raises:
+            OSError: the connection is broken, or the stream was closed here.
+        """
+
+    async def wait_writable(self) -> None:
+        """Wait until `send_nowait` may take something, and `unsent` has become 0.
+
+        Raises:
+            OSError: the connection broke meanwhile.
+            trio.ClosedResourceError: the stream was closed here.
+        """
 
 
 class DirectSocket:
@@ -21,6 +46,11 @@ class DirectSocket:
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self._socket = stream.socket
+
+    @property
+    def unsent(self) -> int:
+        """Nothing: what a socket took is the operating system's."""
+        return 0
 
     def send_nowait(self, data: bytes | memoryview) -> int:
         """Send what the operating system takes at once; return how many bytes that was, perhaps 0.
@@ -59,12 +89,12 @@ class DirectSocket:
 
 def receiver_of(stream: trio.abc.Stream) -> Callable[[int], Awaitable[bytes | bytearray]]:
     """The quickest way to receive from a stream."""
-    direct = direct_socket(stream)
-    return stream.receive_some if direct is None else direct.receive_some
+    direct = direct_side(stream)
+    return direct.receive_some if isinstance(direct, DirectSocket) else stream.receive_some
 
 
-def direct_socket(stream: trio.abc.Stream) -> DirectSocket | None:
+def direct_side(stream: trio.abc.Stream) -> DirectSide | None:
     """The non-blocking side of a stream, or None for streams that have none (TLS, memory, Windows)."""
-    if isinstance(stream, trio.SocketStream) and os.name == "posix":
-        return DirectSocket(stream)
-    return None
+    if isinstance(stream, trio.SocketStream):
+        return DirectSocket(stream) if os.name == "posix" else None
+    return stream if isinstance(stream, DirectSide) else None

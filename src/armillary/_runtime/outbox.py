@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import trio
 
-from .direct import direct_socket
+from .direct import direct_side
 
 __all__ = ["Outbox", "OutboxStatistics"]
 
@@ -84,7 +84,7 @@ class Outbox:
         on_broken: Callable[[BaseException], object] | None = None,
     ) -> None:
         self._stream = stream
-        self._direct = direct_socket(stream)
+        self._direct = direct_side(stream)
         self._nursery: trio.Nursery | None = nursery
         self._bound = bound
         self._on_broken = on_broken
@@ -104,7 +104,7 @@ class Outbox:
     @property
     def backlog(self) -> int:
         """Bytes accepted and not sent yet."""
-        return self._backlog
+        return self._backlog + self._unsent
 
     @property
     def accepted(self) -> int:
@@ -127,12 +127,17 @@ class Outbox:
     @property
     def is_over_bound(self) -> bool:
         """Whether more waits than the bound allows."""
-        return self._backlog > self._bound
+        return self.backlog > self._bound
+
+    @property
+    def _unsent(self) -> int:
+        """Bytes that the stream took and has not sent yet."""
+        return 0 if self._direct is None or self.broken is not None else self._direct.unsent
 
     def statistics(self) -> OutboxStatistics:
         """A look at the outbox."""
         return OutboxStatistics(
-            backlog=self._backlog,
+            backlog=self.backlog,
             highest_backlog=self._highest_backlog,
             bytes_sent=self._bytes_sent,
             bytes_dropped=self._bytes_dropped,
@@ -161,7 +166,7 @@ class Outbox:
         if self._writer is None and self._pieces:
             if self._direct is not None:
                 self._send_directly()
-            if self._pieces:
+            if self._pieces or self._unsent:
                 self._start_writer()
 
     async def drain(self, down_to: int = 0) -> None:
@@ -171,7 +176,7 @@ class Outbox:
         """
         await trio.lowlevel.checkpoint()
         self.flush()
-        if self._backlog > down_to:
+        if self.backlog > down_to:
             drained = trio.Event()
             waiter = (down_to, drained)
             self._waiters.append(waiter)
@@ -221,13 +226,15 @@ class Outbox:
 
     async def _write(self) -> None:
         """Send until nothing waits."""
-        while self._pieces:
+        while self._pieces or self._unsent:
             if self._direct is not None:
                 if not self._send_directly():
                     try:
                         await self._direct.wait_writable()
                     except (trio.ClosedResourceError, OSError) as error:
                         self._break(error)
+                    else:
+                        self._wake()
                 else:
                     await trio.lowlevel.checkpoint()
             else:
@@ -295,8 +302,9 @@ class Outbox:
             self._wake()
 
     def _wake(self) -> None:
+        backlog = self.backlog
         for down_to, drained in self._waiters:
-            if self._backlog <= down_to:
+            if backlog <= down_to:
                 drained.set()
 
     def _drop(self) -> None:
