@@ -58,7 +58,6 @@ class Outbox:
 
     __slots__ = (
         "_backlog",
-        "_bound",
         "_bytes_dropped",
         "_bytes_sent",
         "_corked",
@@ -72,6 +71,7 @@ class Outbox:
         "_stream",
         "_waiters",
         "_writer",
+        "bound",
         "broken",
     )
 
@@ -86,7 +86,8 @@ class Outbox:
         self._stream = stream
         self._direct = direct_side(stream)
         self._nursery: trio.Nursery | None = nursery
-        self._bound = bound
+        self.bound = bound
+        """The backlog, in bytes, above which `is_over_bound` is true."""
         self._on_broken = on_broken
         self._pieces: deque[bytes | memoryview] = deque()
         self._backlog = 0
@@ -127,7 +128,7 @@ class Outbox:
     @property
     def is_over_bound(self) -> bool:
         """Whether more waits than the bound allows."""
-        return self.backlog > self._bound
+        return self.backlog > self.bound
 
     @property
     def _unsent(self) -> int:
@@ -141,7 +142,7 @@ class Outbox:
             highest_backlog=self._highest_backlog,
             bytes_sent=self._bytes_sent,
             bytes_dropped=self._bytes_dropped,
-            bound=self._bound,
+            bound=self.bound,
         )
 
     def send(self, data: bytes) -> None:
@@ -160,13 +161,19 @@ class Outbox:
         """Start no writer until `flush`."""
         self._corked = True
 
+    def uncork(self) -> None:
+        """Leave what waits to the writer."""
+        self._corked = False
+        if self._pieces and self._writer is None:
+            self._start_writer()
+
     def flush(self) -> None:
         """Send what can be sent at once, and leave the rest to the writer."""
         self._corked = False
-        if self._writer is None and self._pieces:
+        if self._pieces:
             if self._direct is not None:
                 self._send_directly()
-            if self._pieces or self._unsent:
+            if self._writer is None and (self._pieces or self._unsent):
                 self._start_writer()
 
     async def drain(self, down_to: int = 0) -> None:

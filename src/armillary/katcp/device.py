@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -15,6 +15,7 @@ from .protocol.values import STANDARD_TYPES, LogLevel, TypeRegistry
 from .sensor_set import SensorSet
 from .sensors import Sensor
 from .standard_requests import StandardRequests
+from .version import LIBRARY, PROTOCOL
 
 if TYPE_CHECKING:
     from .limits import PendingStatistics
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from .server import DeviceServer
     from .session import Session, SessionStatistics
 
-__all__ = ["Device", "RequestHandler", "request_timeout_hint"]
+__all__ = ["Device", "RequestHandler", "request_methods", "request_timeout_hint"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 _PREFIX = "request_"
@@ -94,6 +95,10 @@ class Device(StandardRequests):
     """Name and version of the device's interface, e.g. ``"dish-1.2"``."""
     BUILD_STATE: ClassVar[str] = ""
     """Name and version of the software, e.g. ``"dish-1.2.7"``."""
+    PROTOCOL: ClassVar[str] = PROTOCOL
+    """What the device says of the protocol it speaks: the version, a dash, and a letter for each feature."""
+    LIBRARY: ClassVar[tuple[str, str]] = LIBRARY
+    """What it says of the library it is made with: two names with versions."""
     types: ClassVar[TypeRegistry] = STANDARD_TYPES
 
     request_handlers: ClassVar[dict[bytes, RequestHandler]] = {}
@@ -111,7 +116,7 @@ class Device(StandardRequests):
                 raise TypeError(f"{type(self).__name__} does not define {kind}")
         if self._unresolved:
             _compile_requests(type(self), strict=True)
-        self.sensors = SensorSet()
+        self.sensors = self.make_sensors()
         self.log_level = LogLevel.WARN
         # Whose clients are told what: entered by sessions and servers for as long as they live.
         self.sessions: dict[Session, None] = {}
@@ -120,6 +125,10 @@ class Device(StandardRequests):
         self._last_line: tuple[Reading[Any] | None, bytes] = (None, b"")
         self.sensors.add_add_callback(self._sensor_added)
         self.sensors.add_remove_callback(self._sensor_removed)
+
+    def make_sensors(self) -> SensorSet:
+        """The empty set that becomes `sensors`; a place for a class of your own."""
+        return SensorSet()
 
     async def on_restart(self) -> None:
         """What ``?restart`` does between disconnecting the clients and letting them back. Nothing, here."""
@@ -151,10 +160,14 @@ class Device(StandardRequests):
             pending=tuple([server.turnstile.statistics() for server in self.servers]),
         )
 
-    def halt(self) -> None:
-        """End every ``serve_device`` of this device, as ``?halt`` does. Returns at once."""
+    def halt(self, *, drain: float | None = None) -> None:
+        """End every ``serve_device`` of this device, as ``?halt`` does. Returns at once.
+
+        Args:
+            drain: seconds for running requests, instead of those given to ``serve_device``.
+        """
         for server in tuple(self.servers):
-            server.halt()
+            server.halt(drain)
 
     def restart(self) -> None:
         """Disconnect every client, await `on_restart`, and go on, as ``?restart`` does. Returns at once."""
@@ -183,20 +196,28 @@ class Device(StandardRequests):
             server.announcer.sensor_changed(sensor.name, "removed")
 
 
-def _compile_requests(cls: type[Device], *, strict: bool = False) -> None:
-    """Fill ``cls.request_handlers`` from the methods of the class and its bases."""
-    handlers: dict[bytes, RequestHandler] = {}
-    unresolved: dict[bytes, Callable[..., Any]] = {}
+def request_methods(cls: type) -> Iterator[tuple[str, Callable[..., Any], str]]:
+    """The methods of a class and its bases that answer requests: wire name, function and docstring.
+
+    Raises:
+        TypeError: one of them has no docstring.
+    """
     for attribute in dir(cls):
         if not attribute.startswith(_PREFIX) or attribute == _PREFIX:
             continue
         function = inspect.getattr_static(cls, attribute)
         if not inspect.isfunction(function):
             continue
-        name = attribute.removeprefix(_PREFIX).replace("_", "-")
-        help_text = function.__doc__
-        if not help_text:
+        if not function.__doc__:
             raise TypeError(f"{attribute} must have a docstring")
+        yield attribute.removeprefix(_PREFIX).replace("_", "-"), function, function.__doc__
+
+
+def _compile_requests(cls: type[Device], *, strict: bool = False) -> None:
+    """Fill ``cls.request_handlers`` from the methods of the class and its bases."""
+    handlers: dict[bytes, RequestHandler] = {}
+    unresolved: dict[bytes, Callable[..., Any]] = {}
+    for name, function, help_text in request_methods(cls):
         try:
             decode = compile_decoder(name, function, 2, cls.types)
         except NameError:

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 import trio
 
 from .device import Device
-from .protocol.values import LogLevel, enum_text
+from .protocol.values import LogLevel
 
-__all__ = ["LogHandler", "forward_logs"]
+__all__ = ["LogHandler", "forward_logs", "wire_level"]
 
 # Records from other threads that may wait for trio's turn. More lets a thread that logs without pause fill
 # the memory; fewer loses records of a short burst.
@@ -40,12 +40,10 @@ class LogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send a record. Called by `logging`, in any thread."""
-        if record.name.startswith("armillary."):
+        level = wire_level(record, self._device.log_level)
+        if record.name.startswith("armillary.") or level is None:
             return
-        level = LogLevel.from_python(record.levelno)
-        if level < self._device.log_level or self._device.log_level is LogLevel.OFF:
-            return
-        arguments = (enum_text(level), record.created, record.name, self.format(record))
+        arguments = (level, record.created, record.name, self.format(record))
         try:
             if trio.lowlevel.in_trio_run() and trio.lowlevel.current_trio_token() is self._token:
                 self._device.mass_inform("log", *arguments)
@@ -60,6 +58,12 @@ class LogHandler(logging.Handler):
     def _send(self, arguments: tuple[object, ...]) -> None:
         self._waiting -= 1
         self._device.mass_inform("log", *arguments)
+
+
+def wire_level(record: logging.LogRecord, least: LogLevel) -> LogLevel | None:
+    """The level of a record as clients are told of it, or None if it is below `least`."""
+    level = LogLevel.from_python(record.levelno)
+    return None if least is LogLevel.OFF or level < least else level
 
 
 @contextmanager

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
-
-import trio
 
 from .protocol.messages import Message, MessageType, WireMessage, line
 
 if TYPE_CHECKING:
     from .session import Session
 
-__all__ = ["RequestContext"]
+__all__ = ["Deferred", "RequestContext"]
 
 _REPLY = MessageType.REPLY
 _INFORM = MessageType.INFORM
@@ -127,9 +125,56 @@ class RequestContext:
         A handler that sends much calls this now and then: its client then gets what it can read, and no
         more waits in memory.
         """
-        await trio.lowlevel.checkpoint()
-        await self.session.wait_drained()
+        await self.session.wait_turn()
+
+    def defer(self, cancel: Callable[[], object]) -> Deferred:
+        """Answer later, from outside of trio's tasks: a ``def`` handler returns what this returns.
+
+        The request counts as pending until the `Deferred` is settled. It outlives its client, who then gets
+        no answer, and ends with the server at the latest.
+
+        Args:
+            cancel: asks whoever makes the answer to stop. The `Deferred` has to be settled all the same.
+        """
+        return Deferred(self, cancel)
 
     def _check_open(self) -> None:
         if self.replied:
             raise RuntimeError(f"request ?{self.name} has already been replied to")
+
+
+class Deferred:
+    """A request whose answer is made outside of trio's tasks, in the thread of the run.
+
+    It is settled once, by `answer` or `fail` or `abandon`; what follows is ignored.
+    """
+
+    __slots__ = ("cancel", "ctx", "is_settled")
+
+    def __init__(self, ctx: RequestContext, cancel: Callable[[], object]) -> None:
+        self.ctx = ctx
+        self.cancel = cancel
+        """Asks whoever makes the answer to stop."""
+        self.is_settled = False
+        """Whether the answer was made."""
+
+    def answer(self, result: object) -> None:
+        """Answer with what a handler would have returned."""
+        if self._settle():
+            self.ctx.session.deferred_done(self, result=result)
+
+    def fail(self, error: Exception) -> None:
+        """Answer with what a handler would have raised."""
+        if self._settle():
+            self.ctx.session.deferred_done(self, error=error)
+
+    def abandon(self) -> None:
+        """It was cancelled: answer ``fail request cancelled``."""
+        if self._settle():
+            self.ctx.session.deferred_done(self, is_cancelled=True)
+
+    def _settle(self) -> bool:
+        if self.is_settled:
+            return False
+        self.is_settled = True
+        return True

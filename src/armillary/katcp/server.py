@@ -17,6 +17,7 @@ from .announcer import Announcer
 from .device import Device
 from .limits import Limits, Turnstile
 from .protocol.messages import DEFAULT_LIMIT
+from .requests import Deferred
 from .session import Session
 
 __all__ = ["DeviceServer", "serve_device", "serve_device_on"]
@@ -108,12 +109,7 @@ async def _serve(
 ) -> None:
     with single_exception():
         async with trio.open_nursery() as nursery:
-            server = DeviceServer(device, limits, drain, nursery)
-            device.servers[server] = None
-            try:
-                await server.run(listeners, task_status)
-            finally:
-                del device.servers[server]
+            await DeviceServer(device, limits, drain, nursery).run(listeners, task_status)
 
 
 class DeviceServer:
@@ -134,7 +130,10 @@ class DeviceServer:
         self.announcer = Announcer(device)
         self.turnstile = Turnstile(limits.pending)
         self.sessions: dict[Session, None] = {}
+        self.deferred: dict[Deferred, None] = {}
+        """Requests whose answer is made elsewhere, those of clients that are gone included."""
         self._drain = drain
+        self._deferred_settled = trio.Event()
         self._accepting = trio.CancelScope()
         self._is_ending = False
         self._ready = trio.Event()
@@ -142,27 +141,41 @@ class DeviceServer:
 
     async def run(self, listeners: Listeners, task_status: trio.TaskStatus[Listeners]) -> None:
         """Accept clients until cancelled or halted; the enclosing nursery waits for their sessions."""
-        async with trio.open_nursery() as helpers:
-            helpers.start_soon(self.announcer.run)
-            await serve_sessions(
-                self._serve_client,
-                listeners,
-                accepting=self._accepting,
-                sessions=self.nursery,
-                begin_drain=self._begin_drain,
-                logger=_logger,
-                task_status=task_status,
-            )
-            helpers.cancel_scope.cancel(reason="the server is ending")
+        self.device.servers[self] = None
+        try:
+            async with trio.open_nursery() as helpers:
+                helpers.start_soon(self.announcer.run)
+                await serve_sessions(
+                    self._serve_client,
+                    listeners,
+                    accepting=self._accepting,
+                    sessions=self.nursery,
+                    begin_drain=self._begin_drain,
+                    logger=self.logger,
+                    task_status=task_status,
+                )
+                helpers.cancel_scope.cancel(reason="the server is ending")
+        finally:
+            del self.device.servers[self]
+
+    def make_session(self, stream: trio.abc.Stream) -> Session:
+        """The session of one client."""
+        return Session(self, stream, next(self.device.serials))
 
     async def _serve_client(self, stream: trio.abc.Stream) -> None:
-        session = Session(self, stream, next(self.device.serials))
+        session = self.make_session(stream)
         if self._is_ending:  # accepted in the last moment
             session.begin_drain("server shutting down", -float("inf"))
         await session.run()
 
-    def halt(self) -> None:
-        """End as if cancelled, without being cancelled."""
+    def halt(self, drain: float | None = None) -> None:
+        """End as if cancelled, without being cancelled.
+
+        Args:
+            drain: seconds for running requests, instead of those that the server was given.
+        """
+        if drain is not None:
+            self._drain = drain
         self._accepting.cancel(reason="the device was asked to halt")
 
     def restart(self) -> None:
@@ -181,6 +194,8 @@ class DeviceServer:
         leaving = tuple(self.sessions)
         for session in leaving:
             session.begin_drain("device restarting", deadline)
+        if self.deferred:
+            self.nursery.start_soon(self._end_deferred, deadline)
         for session in leaving:
             await session.gone.wait()
         await self.device.on_restart()
@@ -191,3 +206,26 @@ class DeviceServer:
         deadline = trio.current_time() + self._drain
         for session in tuple(self.sessions):
             session.begin_drain("server shutting down", deadline)
+        if self.deferred:
+            self.nursery.start_soon(self._end_deferred, deadline)
+
+    def deferred_done(self, deferred: Deferred) -> None:
+        """Its answer was made. Called by the session."""
+        del self.deferred[deferred]
+        if not self.deferred:
+            self._deferred_settled.set()
+
+    async def _end_deferred(self, deadline: float) -> None:
+        """Wait for answers that are made elsewhere, and at the deadline ask for them to be given up."""
+        # Shielded: who makes them is not a task of ours, and has to end before we do.
+        with trio.CancelScope(shield=True):
+            with trio.CancelScope(deadline=deadline):
+                await self._wait_deferred()
+            for deferred in tuple(self.deferred):
+                deferred.cancel()
+            await self._wait_deferred()
+
+    async def _wait_deferred(self) -> None:
+        while self.deferred:
+            self._deferred_settled = trio.Event()
+            await self._deferred_settled.wait()

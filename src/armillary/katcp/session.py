@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context, copy_context
 from dataclasses import dataclass
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import trio
 
@@ -30,7 +30,7 @@ from .protocol.messages import (
     WireMessage,
     line,
 )
-from .requests import RequestContext
+from .requests import Deferred, RequestContext
 from .samplers import Samplers
 from .version import version_informs
 
@@ -101,8 +101,17 @@ class Session:
     request whose handler does not wait costs none.
     """
 
+    CONTEXT: ClassVar[type[RequestContext]] = RequestContext
+    """What handlers get."""
+    PROTOCOL_LOG: ClassVar[bytes] = b"armillary.katcp.session"
+    """The logger that the client is told of in a ``#log`` about a malformed line."""
+    HANDLER_LOG: ClassVar[bytes] = b"armillary.katcp.server"
+    """The same, about a handler that fails after its reply."""
+
     __slots__ = (
         "_closed_for_reading",
+        "_deferred",
+        "_deferred_settled",
         "_farewell",
         "_high_water",
         "_is_draining",
@@ -150,6 +159,8 @@ class Session:
         self._room: trio.Event | None = None
         self._sampling_lock: trio.Lock | None = None
         self._nursery: trio.Nursery | None = None
+        self._deferred: dict[Deferred, None] = {}
+        self._deferred_settled: trio.Event | None = None
         # Shielded: the end of the server reaches a session as a drain with a reason, not as a cancellation.
         self._scope = trio.CancelScope(shield=True)
         self._farewell: str | None = None
@@ -181,6 +192,10 @@ class Session:
                     await self._read()
         finally:
             self._leave()
+            if self._is_draining:
+                # The server has asked them to stop, and waits for them as well.
+                with trio.CancelScope(shield=True):
+                    await self._wait_deferred()
             if self._farewell is not None:
                 self.outbox.send(
                     line(MessageType.INFORM, b"disconnect", None, [self._farewell.encode("utf-8")])
@@ -221,13 +236,21 @@ class Session:
         outbox.send(encoded)
         # While its sampling is changed, a client gets many lines at once that it did ask for.
         if outbox.is_over_bound and not (self._sampling_lock is not None and self._sampling_lock.locked()):
-            self._disconnect_slow_client()
+            # A burst is not sent before others had their turn; that is not the client's fault.
+            outbox.flush()
+            if outbox.is_over_bound:
+                self._disconnect_slow_client()
 
     def send_informs(self, encoded: bytes) -> None:
         """Send the informs of a request; one that sends on to a client that does not read loses it."""
         if self.outbox.is_over_bound:
             self._disconnect_slow_client()
         self.outbox.send(encoded)
+
+    async def wait_turn(self) -> None:
+        """Let others run, and wait until the client has read most of what it was sent."""
+        await trio.lowlevel.checkpoint()
+        await self.wait_drained()
 
     async def wait_drained(self) -> None:
         """Wait until the client has read most of what it was sent."""
@@ -335,7 +358,9 @@ class Session:
         self.samplers.clear()
         if self.pending:
             self._scope.deadline = min(self._scope.deadline, trio.current_time() + HALF_CLOSED_GRACE)
-            return
+            await self._wait_deferred()
+        if self.pending:
+            return  # the last of them comes back here
         with trio.move_on_after(HALF_CLOSED_GRACE):
             await self.outbox.drain()
         self._scope.cancel(reason="the client closed the connection")
@@ -350,15 +375,19 @@ class Session:
         if message.mtype is not _REQUEST:
             self.logger.debug("ignored %r", message)
             return None
-        ctx = RequestContext(self, message)
+        ctx = self.CONTEXT(self, message)
         handler = self.device.request_handlers.get(message.name)
         context = copy_context()
+        result: Any
         try:
             if handler is None:
                 result = self.device.unhandled_request(ctx)
             else:
                 values = handler.decode(message.arguments)
                 result = context.run(handler.function, self.device, ctx, *values)
+            if type(result) is Deferred:
+                self._defer(result)
+                return None
             if type(result) is CoroutineType or hasattr(result, "__await__"):
                 coroutine = result if type(result) is CoroutineType else _await(result)
                 try:
@@ -395,6 +424,53 @@ class Session:
         finally:
             self._request_done()
         await self._end_if_idle()
+
+    def _defer(self, deferred: Deferred) -> None:
+        """The answer comes later, and reading goes on."""
+        if deferred.is_settled:
+            raise RuntimeError(f"the answer to ?{deferred.ctx.name} was made before it was deferred")
+        self.pending += 1
+        self._turnstile.enter()
+        self._deferred[deferred] = None
+        self.server.deferred[deferred] = None
+
+    def deferred_done(
+        self,
+        deferred: Deferred,
+        *,
+        result: object = None,
+        error: Exception | None = None,
+        is_cancelled: bool = False,
+    ) -> None:
+        """Send the answer to a request that was deferred. Called by `Deferred`."""
+        ctx = deferred.ctx
+        self.outbox.cork()
+        if self.gone.is_set():
+            self.logger.debug("the reply to ?%s came when the client had gone", ctx.name)
+        elif error is not None:
+            self._fail(ctx, error)
+        elif not is_cancelled:
+            self._answer(ctx, result)
+        elif not ctx.replied:
+            ctx.reply_encoded([FAIL, b"request cancelled"])
+        del self._deferred[deferred]
+        self.server.deferred_done(deferred)
+        # Those that come in the same breath leave together.
+        if self._deferred:
+            self.outbox.uncork()
+        else:
+            self.outbox.flush()
+            if self._deferred_settled is not None:
+                self._deferred_settled.set()
+        self._request_done()
+        if self._is_draining and not self.pending:
+            self._scope.cancel(reason=self._farewell)
+
+    async def _wait_deferred(self) -> None:
+        """Wait until every answer that comes later has been made."""
+        while self._deferred:
+            self._deferred_settled = trio.Event()
+            await self._deferred_settled.wait()
 
     def _request_done(self) -> None:
         self.pending -= 1
@@ -436,19 +512,25 @@ class Session:
             ctx.reply_encoded([code, str(error).encode("utf-8", "replace")])
             return
         text = "".join(traceback.format_exception(error)).encode("utf-8", "replace")
-        self.logger.error("error in the handler of ?%s", ctx.name, exc_info=error)
+        self._log_failure(ctx, error)
         if ctx.replied:
-            self._log_to_client(b"error", b"armillary.katcp.server", text)
+            self._log_to_client(b"error", self.HANDLER_LOG, text)
         else:
             ctx.reply_encoded([FAIL, text])
+
+    def _log_failure(self, ctx: RequestContext, error: Exception) -> None:
+        self.logger.error("error in the handler of ?%s", ctx.name, exc_info=error)
 
     def _complain(self, error: ValueError) -> None:
         """Tell the client that a line was no message."""
         # Once for a client: one that sends nothing but garbage must not fill the log.
         level = logging.WARNING if not self.malformed else logging.DEBUG
         self.malformed += 1
+        self._log_malformed(level, error)
+        self._log_to_client(b"error", self.PROTOCOL_LOG, str(error).encode("utf-8"))
+
+    def _log_malformed(self, level: int, error: ValueError) -> None:
         self.logger.log(level, "Malformed message received: %s", error)
-        self._log_to_client(b"error", b"armillary.katcp.session", str(error).encode("utf-8"))
 
     def _log_to_client(self, level: bytes, source: bytes, text: bytes) -> None:
         now = repr(time.time()).encode("ascii")

@@ -102,7 +102,7 @@ class StandardRequests:
             for count, (sensor, sampling) in enumerate(plan, start=1):
                 samplers.subscribe(sensor, sampling)
                 if count % _BATCH == 0:
-                    await ctx.drain()
+                    await ctx.session.wait_turn()
             for sensor, _ in plan:
                 if sensors.get(sensor.name) is not sensor:  # removed while others had their turn
                     samplers.forget(sensor)
@@ -154,7 +154,7 @@ async def _inform_each(ctx: RequestContext, sensors: list[Sensor[Any]], tail_of:
     """Send an inform for each sensor, letting others run between batches; return their number."""
     for start in range(0, len(sensors), _BATCH):
         if start:
-            await ctx.drain()
+            await ctx.session.wait_turn()
         ctx.inform_tails(map(tail_of, sensors[start : start + _BATCH]))
     return len(sensors)
 
