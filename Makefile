@@ -34,7 +34,7 @@ peers: .peers/aiokatcp/.ready .peers/katcp/.ready
 
 .peers/aiokatcp/.ready:
 	$(PYTHON) -m venv .peers/aiokatcp
-	.peers/aiokatcp/bin/pip install --quiet --disable-pip-version-check 'aiokatcp==2.3.0'
+	.peers/aiokatcp/bin/pip install --quiet --disable-pip-version-check 'aiokatcp==2.3.0' uvloop
 	@touch $@
 
 # katcp 0.9.3 imports pkg_resources, which newer setuptools no longer carries.

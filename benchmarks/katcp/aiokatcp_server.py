@@ -1,4 +1,4 @@
-"""The same device for aiokatcp. Runs in the peer's environment."""
+"""The same device for aiokatcp. Runs in the peer's environment, and over the façade in ours."""
 
 import asyncio
 import sys
@@ -44,4 +44,9 @@ async def main(port: int, sensors: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), int(sys.argv[2])))
+    run = asyncio.run
+    if sys.argv[3:] == ["uvloop"]:
+        import uvloop
+
+        run = uvloop.run
+    run(main(int(sys.argv[1]), int(sys.argv[2])))

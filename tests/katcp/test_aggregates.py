@@ -100,6 +100,25 @@ def test_an_aggregate_is_computed_when_it_is_made() -> None:
     assert told.target is target
 
 
+def test_a_computed_value_becomes_one_of_the_sensors_type() -> None:
+    """As with any other sensor, an int is made a float, and what does not fit is a TypeError."""
+
+    class Computed(katcp.AggregateSensor[float]):
+        answer: ClassVar[Any] = 3
+
+        def update_aggregate(self, updated_sensor: Any, reading: Any, old_reading: Any) -> Any:
+            return Reading(5.0, SensorStatus.WARN, self.answer)
+
+    child = Sensor(int, "a")
+    computed = Computed(SensorSet([child]), float, "x")
+    assert computed.reading == Reading(5.0, SensorStatus.WARN, 3.0)
+    assert type(computed.value) is float
+    Computed.answer = "3"
+    with pytest.raises(TypeError, match="Value type <class 'str'> is not compatible"):
+        child.value = 1
+    assert computed.value == 3.0
+
+
 def test_an_aggregate_follows_the_sensors_of_its_set() -> None:
     """It hears of additions, changes and removals, each with the readings that belong to it."""
     there, comes = Sensor(int, "there"), Sensor(int, "comes", default=3)

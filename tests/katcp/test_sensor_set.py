@@ -140,6 +140,7 @@ class SensorSetAgainstDict(RuleBasedStateMachine):
         for name in ("a", "b", "c", "absent"):
             assert (name in self.set) == (name in self.model)
             assert self.set.get(name) is self.model.get(name)
+            assert self.set.get(name=name, default=0) is self.model.get(name, 0)
 
     @invariant()
     def only_the_very_sensors_are_in_it(self) -> None:

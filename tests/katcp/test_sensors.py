@@ -391,6 +391,24 @@ def test_an_observer_that_raises_does_not_keep_the_update_from_the_others() -> N
     assert len(watcher.calls) == 2
 
 
+def test_notify_hears_of_every_update() -> None:
+    """A subclass that overrides `notify` is told of each reading, whether anybody watches or not."""
+    told: list[tuple[int, int]] = []
+
+    class Diary(Sensor[int]):
+        def notify(self, reading: Reading[int], old_reading: Reading[int]) -> None:
+            told.append((reading.value, old_reading.value))
+            super().notify(reading, old_reading)
+
+    sensor = Diary(int, "x")
+    sensor.value = 1
+    watcher = Watcher()
+    sensor.attach(watcher.classic)
+    sensor.value = 2
+    assert told == [(1, 0), (2, 1)]
+    assert len(watcher.calls) == 1
+
+
 def test_notify_tells_without_setting() -> None:
     """Observers are told of the readings given; the sensor keeps its own."""
     sensor = Sensor(int, "x")

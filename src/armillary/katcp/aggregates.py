@@ -75,7 +75,8 @@ class AggregateSensor(Sensor[T], abc.ABC):
 
         Called with ``(None, None, None)`` from the constructor, ``(sensor, reading, None)`` when a sensor
         is added, ``(sensor, None, reading)`` when one is removed, ``(sensor, new, old)`` when one is set.
-        The status of the returned reading is set as it is.
+        The returned reading is set with `set_value`: its status and timestamp as they are, its value as
+        what the sensor's type makes of it.
         """
 
     def filter_aggregate(self, sensor: Sensor[Any]) -> bool:
@@ -90,7 +91,7 @@ class AggregateSensor(Sensor[T], abc.ABC):
     ) -> None:
         updated = self.update_aggregate(updated_sensor, reading, old_reading)
         if updated is not None and updated is not self.reading:
-            self.set_reading(updated)
+            self.set_value(updated.value, updated.status, updated.timestamp)
 
     def _sensor_added(self, sensor: Sensor[Any]) -> None:
         if self.filter_aggregate(sensor):
@@ -164,6 +165,10 @@ class SimpleAggregateSensor(AggregateSensor[T]):
     def aggregate_compute(self) -> tuple[SensorStatus, T]:
         """The status and value of what is counted in now."""
 
+    def _counts(self, reading: Reading[Any]) -> bool:
+        """Whether a reading that comes or goes after the start is counted."""
+        return reading.status.valid_value()
+
     def update_aggregate(
         self,
         updated_sensor: Sensor[Any] | None,
@@ -177,9 +182,9 @@ class SimpleAggregateSensor(AggregateSensor[T]):
                     self.aggregate_add(sensor, sensor.reading)
             changed = True
         else:
-            if old_reading is not None and old_reading.status.valid_value():
+            if old_reading is not None and self._counts(old_reading):
                 changed |= self.aggregate_remove(updated_sensor, old_reading)
-            if reading is not None and reading.status.valid_value():
+            if reading is not None and self._counts(reading):
                 changed |= self.aggregate_add(updated_sensor, reading)
         if not changed:
             return None

@@ -35,12 +35,14 @@ class Client:
     None has a time-out: use ``trio.fail_after``. Everything belongs to the thread of the trio run.
     """
 
-    def __init__(self, types: TypeRegistry) -> None:
+    def __init__(
+        self, types: TypeRegistry, *, hub: InformHub | None = None, mirrors: Mirrors | None = None
+    ) -> None:
         self._types = types
         self._mids = MessageIds()
-        self._hub = InformHub(types)
+        self._hub = InformHub(types) if hub is None else hub
         self._connection: Connection | None = None
-        self._mirrors = Mirrors(self._hub)
+        self._mirrors = Mirrors(self._hub) if mirrors is None else mirrors
 
     @property
     def is_connected(self) -> bool:
@@ -114,18 +116,10 @@ class Client:
         """
         described = self.start_request("sensor-list", name) if sensor_type is None else None
         _, informs = await self.request("sensor-value", name)
-        _expect_one(informs)
         if described is not None:
             _, descriptions = await described.wait()
-            _expect_one(descriptions)
-            # Discrete values stay bytes, as strings do: the server does not say what they mean.
-            sensor_type = TYPE_BY_NAME.get(descriptions[0].arguments[3].decode("utf-8", "replace"), bytes)
-        timestamp, _, _, status, value = informs[0].arguments
-        return Reading(
-            timestamp=float(timestamp),
-            status=STATUS_BY_TEXT[status],
-            value=self._types.decode(sensor_type, value),
-        )
+            sensor_type = described_type(descriptions)
+        return only_reading(informs, sensor_type, self._types)
 
     async def sensor_value(self, name: str, sensor_type: type | None = None) -> Any:
         """As `sensor_reading`, but return the value alone.
@@ -133,10 +127,7 @@ class Client:
         Raises:
             ValueError: the sensor's status says that its value means nothing.
         """
-        reading = await self.sensor_reading(name, sensor_type)
-        if not reading.status.valid_value():
-            raise ValueError(f"sensor {name} has no value: its status is {reading.status.name.lower()}")
-        return reading.value
+        return meaningful_value(name, await self.sensor_reading(name, sensor_type))
 
     def informs(self, name: str, *, bound: int = INFORM_BOUND) -> AbstractContextManager[Mailbox[Message]]:
         """Iterate over the informs of a name that belong to no request.
@@ -215,9 +206,48 @@ class Client:
             await self._connection.wait_room()
 
 
-def _expect_one(informs: list[Message]) -> None:
+def described_type(informs: Sequence[Message]) -> type:
+    """What the values of a sensor are decoded as, by the answer to ``?sensor-list`` for it alone.
+
+    Raises:
+        FailReply: the answer does not name exactly one sensor.
+        ValueError: it is malformed.
+    """
+    arguments = _only(informs).arguments
+    if len(arguments) < 4:
+        raise ValueError(f"expected name, description, units and type of a sensor, got {arguments}")
+    # Discrete values stay bytes, as strings do: the server does not say what they mean.
+    return TYPE_BY_NAME.get(arguments[3].decode("utf-8", "replace"), bytes)
+
+
+def only_reading(informs: Sequence[Message], sensor_type: Any, types: TypeRegistry) -> Reading[Any]:
+    """The reading in the answer to ``?sensor-value`` for one sensor.
+
+    Raises:
+        FailReply: the answer does not name exactly one sensor.
+        ValueError: it is malformed, or the value is not of that type.
+    """
+    arguments = _only(informs).arguments
+    if len(arguments) != 5 or arguments[3] not in STATUS_BY_TEXT:
+        raise ValueError(f"expected timestamp, 1, name, status and value of a sensor, got {arguments}")
+    return Reading(
+        timestamp=float(arguments[0]),
+        status=STATUS_BY_TEXT[arguments[3]],
+        value=types.decode(sensor_type, arguments[4]),
+    )
+
+
+def meaningful_value(name: str, reading: Reading[Any]) -> Any:
+    """The value of a reading. Raises ValueError if its status says that it means nothing."""
+    if not reading.status.valid_value():
+        raise ValueError(f"sensor {name} has no value: its status is {reading.status.name.lower()}")
+    return reading.value
+
+
+def _only(informs: Sequence[Message]) -> Message:
     if len(informs) != 1:
         raise FailReply(f"Server returned {len(informs)} sensors, but only 1 expected")
+    return informs[0]
 
 
 @asynccontextmanager
@@ -281,16 +311,19 @@ async def open_client_on(
         async with trio.open_nursery() as nursery:
             connection = Connection(stream, nursery, client._hub, client._mids, types, limit)
             client._connection = connection
+            connection.on_end = lambda _: client._mirrors.end()
             nursery.start_soon(connection.run, name="armillary katcp connection")
             try:
                 await wait_negotiated(connection, connect_timeout, where or connection.peer)
+                if connection.reason is None:
+                    client._mirrors.begin()
                 nursery.start_soon(keep_connection_alive, connection, keep_alive)
                 nursery.start_soon(_mirror_until_closed, client, connection)
                 yield client
             finally:
-                connection.end(ConnectionClosed("the client was closed"))
                 client._mirrors.close()
                 client._hub.close()
+                connection.end(ConnectionClosed("the client was closed"))
                 nursery.cancel_scope.cancel(reason="the client's block was left")
 
 
@@ -317,7 +350,7 @@ async def wait_negotiated(connection: Connection, timeout: float, where: str) ->
         error = ConnectFailed(f"could not connect to {where}: no #version-connect in {timeout:.3g} s")
         connection.end(error)
         raise error
-    if connection.reason is not None and not connection.flags:
+    if connection.reason is not None and not connection.is_negotiated:
         if isinstance(connection.reason, ProtocolError):
             raise connection.reason
         raise ConnectFailed(f"could not connect to {where}: {connection.reason}") from connection.reason

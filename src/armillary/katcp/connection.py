@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import trio
 
@@ -15,10 +16,10 @@ from armillary.errors import ConnectionClosed
 
 from .informs import InformHub
 from .protocol.conversation import Conversation, MessageIds, Pending, ProtocolError
-from .protocol.messages import Message, Parser, Reply
+from .protocol.messages import Message, Parser, Reply, WireMessage
 from .protocol.values import TypeRegistry
 
-__all__ = ["CLOSE_TIMEOUT", "ClientStatistics", "Connection", "PendingRequest"]
+__all__ = ["CLOSE_TIMEOUT", "ClientStatistics", "Connection", "ConnectionLogger", "PendingRequest"]
 
 _logger = logging.getLogger("armillary.katcp.client")
 
@@ -32,6 +33,13 @@ _LOW_WATER = 256 * 1024
 CLOSE_TIMEOUT = 0.5
 # Messages handled in a row without letting others run.
 _BURST = 500
+
+
+class ConnectionLogger(logging.LoggerAdapter[logging.Logger]):
+    """Appends the server's address to each record."""
+
+    def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
+        return f"{msg} [{self.extra['peer'] if self.extra else ''}]", kwargs
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +87,11 @@ class Connection:
         self._scope = trio.CancelScope()
         self.outbox = Outbox(stream, nursery, on_broken=self._on_broken)
         self.peer = peer_name(stream)
+        """The server's address."""
+        self.logger: logging.LoggerAdapter[logging.Logger] = ConnectionLogger(_logger, {"peer": self.peer})
+        """Gets what is odd about the connection, and at DEBUG each message."""
+        self.is_negotiated = False
+        """Whether the server has said that it speaks our protocol."""
         self.negotiated = trio.Event()
         """Set when the server has said which protocol it speaks, or when the connection has ended."""
         self.closed = trio.Event()
@@ -87,6 +100,8 @@ class Connection:
         """Why the connection ended, or is about to: a `ProtocolError` or a `ConnectionClosed`."""
         self.was_lost = False
         """Whether it broke, as opposed to being closed by somebody."""
+        self.on_negotiated: Callable[[Connection], object] | None = None
+        """Called once, when the server has said that it speaks our protocol, before anything else it says."""
         self.on_end: Callable[[Connection], object] | None = None
         """Called once, when the connection begins to end."""
         self.malformed = 0
@@ -115,7 +130,7 @@ class Connection:
     @property
     def is_usable(self) -> bool:
         """Whether requests can be made."""
-        return self._conversation.flags is not None and self.reason is None
+        return self.is_negotiated and self.reason is None
 
     @property
     def pending(self) -> int:
@@ -131,7 +146,7 @@ class Connection:
             self.end(ConnectionClosed("the client was closed"))
             # Shielded inside, with that deadline.
             await self.outbox.finish(trio.current_time() + CLOSE_TIMEOUT)  # noqa: ASYNC102
-            self._fail_pending()
+            self.fail_pending()
             self.closed.set()
             self.negotiated.set()
             with trio.move_on_after(CLOSE_TIMEOUT, shield=True):
@@ -167,7 +182,13 @@ class Connection:
         if alone:
             # Others may follow in the same breath; but a request that is alone should not wait for them.
             self.outbox.flush()
+        else:
+            self.send_soon()
         return pending
+
+    def send_soon(self) -> None:
+        """Have what waits sent together with what follows in the same breath."""
+        self.outbox.uncork()
 
     def abandon(self, pending: Pending) -> None:
         """Nobody waits for this reply any more."""
@@ -185,58 +206,111 @@ class Connection:
         error.__cause__ = self.reason
         return error
 
+    def receive(self, message: WireMessage) -> None:
+        """Take a message from the server."""
+        try:
+            inform = self._conversation.receive(message)
+        except ProtocolError as error:
+            self.end(error)
+            return
+        if inform is None:
+            return
+        if not self.is_negotiated and self._conversation.flags is not None:
+            self.is_negotiated = True
+            self.negotiated.set()
+            if self.on_negotiated is not None:
+                self.on_negotiated(self)
+        self._hub.dispatch(inform)
+        if inform.name == b"disconnect":
+            text = b" ".join(inform.arguments).decode("utf-8", "replace")
+            self.end(ConnectionClosed(f"the server disconnected: {text}"))
+
+    def fail_pending(self) -> None:
+        """Have those who wait for replies told that none will come. Called when the connection has ended."""
+        for pending in self._conversation.take_pending():
+            if pending.on_done is not None:
+                pending.on_done()
+
     async def _read(self) -> None:
-        conversation = self._conversation
-        dispatch = self._hub.dispatch
-        receive = receiver_of(self._stream)
+        receive_some = receiver_of(self._stream)
+        logger = self.logger
         while True:
             try:
-                data = await receive(_RECEIVE)
+                data = await receive_some(_RECEIVE)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 self._on_broken(error)
                 return
             self.last_heard = trio.current_time()
             if not data:
+                if self._parser.buffer_size:
+                    logger.warning("EOF received on connection with partial message")
                 self.end(ConnectionClosed("the server closed the connection"))
                 return
-            for count, message in enumerate(self._parser.append(data), start=1):
-                if isinstance(message, ValueError):
-                    # Once: a server that sends nothing but garbage must not fill the log.
-                    level = logging.DEBUG if self.malformed else logging.WARNING
-                    self.malformed += 1
-                    _logger.log(level, "Malformed message received: %s [%s]", message, self.peer)
-                    continue
-                try:
-                    inform = conversation.receive(message)
-                except ProtocolError as error:
-                    self.end(error)
-                    return
-                if inform is not None:
-                    if inform.name == b"disconnect":
-                        text = b" ".join(inform.arguments).decode("utf-8", "replace")
-                        dispatch(inform)
-                        self.end(ConnectionClosed(f"the server disconnected: {text}"))
-                        return
-                    dispatch(inform)
-                if count % _BURST == 0:
-                    await trio.lowlevel.checkpoint()
-            if conversation.flags is not None and not self.negotiated.is_set():
-                self.negotiated.set()
+            messages = self._parser.append(data)
+            while len(messages) > _BURST:
+                self._take(messages[:_BURST])
+                del messages[:_BURST]
+                await trio.lowlevel.checkpoint()
+            self._take(messages)
+            if self._is_parted:
+                return
             self._send_outgoing()
+            self.outbox.flush()
+
+    def _take(self, messages: list[WireMessage | ValueError]) -> None:
+        """Take messages from the server, and lines that were none."""
+        receive = self.receiver()
+        is_traced = self.logger.isEnabledFor(logging.DEBUG)
+        for message in messages:
+            if self._is_parted:
+                return  # one of us said good-bye: what was said after that concerns nobody
+            if isinstance(message, ValueError):
+                self._complain(message)
+                continue
+            if is_traced:
+                self.logger.debug("Received message %r", bytes(message))
+            receive(message)
+
+    @property
+    def _is_parted(self) -> bool:
+        return self.reason is not None and not self.was_lost
+
+    def feed(self, data: bytes) -> None:
+        """Take what was read elsewhere."""
+        self.last_heard = trio.current_time()
+        self._take(self._parser.append(data))
+        self._send_outgoing()
+        self.outbox.flush()
+
+    def receiver(self) -> Callable[[WireMessage], object]:
+        """What takes the messages of one read."""
+        return self.receive
+
+    def _complain(self, error: ValueError) -> None:
+        """A line was no message."""
+        # Once: a server that sends nothing but garbage must not fill the log.
+        level = logging.DEBUG if self.malformed else logging.WARNING
+        self.malformed += 1
+        self._log_malformed(level, error)
+
+    def _log_malformed(self, level: int, error: ValueError) -> None:
+        self.logger.log(level, "Malformed message received: %s", error)
 
     def _send_outgoing(self) -> None:
+        """Give the outbox what is to be sent now, corked: the caller says when it is to leave."""
+        self.outbox.cork()
         for pending, encoded in self._conversation.outgoing():
             pending.position = self.outbox.accepted
             self.outbox.send(encoded)
+            if self.logger.logger.isEnabledFor(logging.DEBUG):
+                self.logger.debug("Sent message %r", encoded)
 
     def _on_broken(self, error: BaseException) -> None:
         self.outbox.abort()
-        self.end(ConnectionClosed(f"the connection broke: {error.__cause__ or error}"), lost=True)
-
-    def _fail_pending(self) -> None:
-        for pending in self._conversation.take_pending():
-            if pending.on_done is not None:
-                pending.on_done()
+        cause = error.__cause__ or error
+        reason = ConnectionClosed(f"the connection broke: {cause}")
+        reason.__cause__ = cause
+        self.end(reason, lost=True)
 
 
 class PendingRequest:

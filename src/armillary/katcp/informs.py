@@ -46,6 +46,10 @@ class InformHub:
                 # The reader of the connection goes on: one callback's defect is not the connection's.
                 _logger.exception("error in a callback for inform %s", wire.name.decode("ascii"))
 
+    def is_awaited(self, name: str) -> bool:
+        """Whether anybody asked for informs of that name."""
+        return name.encode("ascii") in self._subscribers
+
     def subscribe(self, name: str, key: object, subscriber: _Subscriber) -> None:
         """Call `subscriber` with each inform of that name, until `unsubscribe` with the same key."""
         self._subscribers.setdefault(wire_name(name), {})[key] = subscriber

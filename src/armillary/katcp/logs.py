@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, ClassVar
 
 import trio
 
@@ -29,31 +30,46 @@ class LogHandler(logging.Handler):
     use `forward_logs`, which does both.
     """
 
+    OWN_LOGGERS: ClassVar[tuple[str, ...]] = ("armillary.",)
+    """How the names begin of loggers whose records are dropped."""
+
     def __init__(self, device: Device) -> None:
         super().__init__()
         self._device = device
-        self._token = trio.lowlevel.current_trio_token()
         self._waiting = 0
         self.dropped = 0
         """Records of other threads that were dropped."""
         self.setFormatter(logging.Formatter("%(filename)s:%(lineno)d: %(message)s"))
+        self._attach()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send a record. Called by `logging`, in any thread."""
         level = wire_level(record, self._device.log_level)
-        if record.name.startswith("armillary.") or level is None:
+        if level is None or record.name.startswith(self.OWN_LOGGERS):
             return
         arguments = (level, record.created, record.name, self.format(record))
         try:
-            if trio.lowlevel.in_trio_run() and trio.lowlevel.current_trio_token() is self._token:
+            if self._is_at_home():
                 self._device.mass_inform("log", *arguments)
             elif self._waiting >= _WAITING:
                 self.dropped += 1
             else:
                 self._waiting += 1
-                self._token.run_sync_soon(self._send, arguments)
-        except trio.RunFinishedError:
+                self._run_at_home(self._send, arguments)
+        except RuntimeError:  # the run, or the loop, is over
             self.dropped += 1
+
+    def _attach(self) -> None:
+        """Remember the run whose device it is."""
+        self._token = trio.lowlevel.current_trio_token()
+
+    def _is_at_home(self) -> bool:
+        """Whether this is the thread, and the run, of the device."""
+        return trio.lowlevel.in_trio_run() and trio.lowlevel.current_trio_token() is self._token
+
+    def _run_at_home(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Call a function there, soon. Raises RuntimeError if it is over."""
+        self._token.run_sync_soon(function, *arguments)
 
     def _send(self, arguments: tuple[object, ...]) -> None:
         self._waiting -= 1

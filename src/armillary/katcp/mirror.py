@@ -9,7 +9,7 @@ import random
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -167,7 +167,7 @@ class _Mirror:
         self._rename = rename
         self._strategy = strategy
         self._mirrored: dict[str, tuple[tuple[Sensor[Any], Callable[[bytes], Any]], ...]] = {}
-        self._make_enum = functools.lru_cache(_ENUMS)(functools.partial(_find_enum, types, enum_types))
+        self._make_enum = functools.lru_cache(_ENUMS)(functools.partial(find_enum, types, enum_types))
 
     def filter(self, sensor: SensorDescription) -> bool:
         return self._filter is None or self._filter(sensor)
@@ -267,7 +267,7 @@ class SensorChanges:
         return self._latest.pop(next(iter(self._latest)))
 
 
-def _find_enum(
+def find_enum(
     types: TypeRegistry, known: tuple[type[enum.Enum], ...], values: tuple[bytes, ...]
 ) -> type[enum.Enum]:
     """An enum whose members have these texts, in this order: one of `known`, or a new one."""
@@ -295,11 +295,13 @@ class Mirrors:
 
     Args:
         hub: where the client's informs arrive.
+        logger: gets what is odd about the server's sensors, and what watchers raise.
     """
 
-    def __init__(self, hub: InformHub) -> None:
+    def __init__(self, hub: InformHub, logger: logging.Logger = _logger) -> None:
         self._hub = hub
-        self.engine = MirrorEngine()
+        self._logger = logger
+        self.engine = MirrorEngine(logger)
         self._wake = trio.Event()
 
     @asynccontextmanager
@@ -320,16 +322,6 @@ class Mirrors:
             self.remove(mirror)
             mirror.sensors._end_changes()
 
-    @contextmanager
-    def _listening(self) -> Iterator[None]:
-        self._hub.subscribe("sensor-status", self, lambda wire: self._status_received(wire.arguments))
-        self._hub.subscribe("interface-changed", self, lambda wire: self._interface_changed(wire.arguments))
-        try:
-            yield
-        finally:
-            self._hub.unsubscribe("sensor-status", self)
-            self._hub.unsubscribe("interface-changed", self)
-
     def add(self, watcher: Watcher) -> None:
         """Tell a watcher of the server's sensors until `remove`."""
         self.engine.add_watcher(watcher)
@@ -344,16 +336,24 @@ class Mirrors:
         """The client is closed."""
         self.engine.closed()
 
+    def begin(self) -> None:
+        """There is a connection."""
+        self._hub.subscribe("sensor-status", self, lambda wire: self._status_received(wire.arguments))
+        self._hub.subscribe("interface-changed", self, lambda wire: self._interface_changed(wire.arguments))
+        self.engine.connected()
+
+    def end(self) -> None:
+        """It has begun to end; silent if there was none."""
+        self._hub.unsubscribe("sensor-status", self)
+        self._hub.unsubscribe("interface-changed", self)
+        self.engine.disconnected()
+
     async def run(self, connection: Connection) -> None:
-        """Keep the engine in step with the server, for as long as the connection lasts."""
-        with self._listening():
-            self.engine.connected()
-            try:
-                await self._work(connection)
-            except ConnectionClosed as error:
-                _logger.debug("mirroring stopped: %s", error)
-            finally:
-                self.engine.disconnected()
+        """Keep the engine in step with the server, from `begin` until the connection ends."""
+        try:
+            await self._work(connection)
+        except ConnectionClosed as error:
+            self._logger.debug("mirroring stopped: %s", error)
 
     def _status_received(self, arguments: list[bytes]) -> None:
         if not self.engine.is_wanted:
@@ -380,7 +380,7 @@ class Mirrors:
                         await self._set_strategy(connection, engine.to_unsubscribe(), "none")
                 except (FailReply, InvalidReply) as error:
                     # A server that refuses its own list is asked again later, not at once for ever.
-                    _logger.warning("the server refused to list its sensors: %s", error)
+                    self._logger.warning("the server refused to list its sensors: %s", error)
                     engine.is_list_stale = True
                     await trio.sleep(backoff.next())
                 else:
@@ -432,7 +432,7 @@ class Mirrors:
                 try:
                     pending.check()
                 except (FailReply, InvalidReply) as error:
-                    _logger.warning("Failed to set strategy on %s to %s: %s", name, strategy, error)
+                    self._logger.warning("Failed to set strategy on %s to %s: %s", name, strategy, error)
                 # Refused counts as done: asking again would be refused again.
                 self.engine.subscription_set([name], subscribed=strategy != "none")
 

@@ -18,6 +18,8 @@ from armillary.errors import ArmillaryError, ConnectFailed, ConnectionClosed
 
 from .client import Client, keep_connection_alive, wait_negotiated
 from .connection import Connection
+from .informs import InformHub
+from .mirror import Mirrors
 from .protocol.lifecycle import ClientEvent, ClientState, Lifecycle
 from .protocol.messages import DEFAULT_LIMIT
 from .protocol.values import STANDARD_TYPES, TypeRegistry
@@ -39,12 +41,24 @@ class PersistentClient(Client):
     the connection ended fails with `ConnectionClosed` and is never repeated on its own.
     """
 
-    def __init__(self, types: TypeRegistry, dial: Dial, where: str, backoff: Backoff) -> None:
-        super().__init__(types)
+    def __init__(
+        self,
+        types: TypeRegistry,
+        dial: Dial,
+        where: str,
+        backoff: Backoff,
+        *,
+        reconnects: bool = True,
+        hub: InformHub | None = None,
+        mirrors: Mirrors | None = None,
+    ) -> None:
+        super().__init__(types, hub=hub, mirrors=mirrors)
         self._dial = dial
         self._where = where
         self._backoff = backoff
-        self._lifecycle = Lifecycle()
+        self._lifecycle = Lifecycle(reconnects=reconnects)
+        self._life = trio.CancelScope()
+        self._underway: Connection | None = None
         self._state_changed = trio.Event()
         self._callbacks: list[StateCallback] = []
         self._state_mailboxes: dict[Mailbox[ClientState], None] = {}
@@ -63,10 +77,12 @@ class PersistentClient(Client):
 
         Raises:
             ConnectionClosed: the client was closed.
+            Exception: `last_error`, of a client that does not connect again.
         """
         await self.wait_state(ClientState.CONNECTED, ClientState.CLOSED)
         if self.state is ClientState.CLOSED:
-            raise ConnectionClosed("the client was closed")
+            assert self.last_error is not None
+            raise self.last_error
 
     async def wait_disconnected(self) -> None:
         """Wait until there is no connection."""
@@ -107,21 +123,47 @@ class PersistentClient(Client):
         """Undo `add_state_callback`. Raises ValueError if it was not there."""
         self._callbacks.remove(callback)
 
+    def close(self) -> None:
+        """Begin to close: nothing more can be asked, and no attempt to connect follows.
+
+        The client is CLOSED at once if there is no connection, and when it is down if there is one. `run`
+        then returns. Leaving the block of `open_persistent_client` does all that and waits.
+        """
+        self._mirrors.close()
+        self._hub.close()
+        if self._lifecycle.is_closing or self.state is ClientState.CLOSED:
+            return
+        self._lifecycle.is_closing = True
+        reason = ConnectionClosed("the client was closed")
+        self.last_error = reason
+        if self._underway is not None:
+            self._underway.end(reason)
+        self._advance(ClientEvent.CLOSE)
+        self._life.cancel(reason="the client was closed")
+
     async def run(self, limit: int, connect_timeout: float, keep_alive: float) -> None:
-        """Connect, and connect again, until cancelled. Part of `open_persistent_client`."""
+        """Connect, and connect again, until closed or cancelled. Part of `open_persistent_client`."""
         try:
-            while True:
-                stream = await self._connect()
-                if stream is not None:
-                    await self._use(stream, limit, connect_timeout, keep_alive)
-                await trio.sleep(self._backoff.next())
-                self._advance(ClientEvent.TIMER)
+            with self._life:
+                while True:
+                    stream = await self._connect()
+                    if stream is not None:
+                        await self._use(stream, limit, connect_timeout, keep_alive)
+                    if self.state is ClientState.CLOSED:
+                        break
+                    await trio.sleep(self._backoff.next())
+                    self._advance(ClientEvent.TIMER)
         finally:
-            self.last_error = ConnectionClosed("the client was closed")
-            self._advance(ClientEvent.CLOSE)
-            self._advance(ClientEvent.STREAM_DOWN)
+            if self.state is not ClientState.CLOSED:  # cancelled
+                self.last_error = ConnectionClosed("the client was closed")
+                self._advance(ClientEvent.CLOSE)
+                self._advance(ClientEvent.STREAM_DOWN)
             for mailbox in self._state_mailboxes:
                 mailbox.close()
+
+    def make_connection(self, stream: trio.abc.Stream, nursery: trio.Nursery, limit: int) -> Connection:
+        """The connection that a stream is used for."""
+        return Connection(stream, nursery, self._hub, self._mids, self._types, limit)
 
     async def _connect(self) -> trio.abc.Stream | None:
         try:
@@ -137,32 +179,41 @@ class PersistentClient(Client):
         """Negotiate, serve the connection, and return when it has ended."""
         try:
             async with trio.open_nursery() as nursery:
-                connection = Connection(stream, nursery, self._hub, self._mids, self._types, limit)
+                connection = self._underway = self.make_connection(stream, nursery, limit)
+                connection.on_negotiated = self._connection_negotiated
                 connection.on_end = self._connection_ends
                 nursery.start_soon(connection.run, name="armillary katcp connection")
                 try:
                     await wait_negotiated(connection, timeout, self._where)
                 except ArmillaryError as error:
-                    self.last_error = error
+                    if not self._lifecycle.is_closing:
+                        self.last_error = error
                 else:
-                    self._connection = connection
-                    self.last_error = None
-                    self.connections += 1
-                    self._backoff.reset()
-                    self._advance(ClientEvent.NEGOTIATED)
                     nursery.start_soon(keep_connection_alive, connection, keep_alive)
                     nursery.start_soon(self._mirrors.run, connection)
                     await connection.closed.wait()
                     nursery.cancel_scope.cancel(reason="the connection has ended")
         finally:
+            self._underway = None
             if trio.current_effective_deadline() == -math.inf:  # cancelled: no attempt will follow
                 self._advance(ClientEvent.CLOSE)
             self._advance(ClientEvent.STREAM_DOWN)
+
+    def _connection_negotiated(self, connection: Connection) -> None:
+        """Requests can be made on it."""
+        self._connection = connection
+        self.last_error = None
+        self.connections += 1
+        self._backoff.reset()
+        self._advance(ClientEvent.NEGOTIATED)
+        if connection.reason is None:
+            self._mirrors.begin()
 
     def _connection_ends(self, connection: Connection) -> None:
         """The connection has begun to end: nothing more can be asked on it."""
         self.last_error = connection.reason
         self._advance(ClientEvent.LOST if connection.was_lost else ClientEvent.PARTED)
+        self._mirrors.end()
 
     def _advance(self, event: ClientEvent) -> None:
         if self._lifecycle.advance(event):
@@ -222,6 +273,5 @@ async def open_persistent_client(
             try:
                 yield client
             finally:
-                client._mirrors.close()
-                client._hub.close()
+                client.close()
                 nursery.cancel_scope.cancel(reason="the client's block was left")

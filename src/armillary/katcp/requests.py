@@ -157,6 +157,7 @@ class Deferred:
         """Asks whoever makes the answer to stop."""
         self.is_settled = False
         """Whether the answer was made."""
+        ctx.session.deferred_begins(self)
 
     def answer(self, result: object) -> None:
         """Answer with what a handler would have returned."""

@@ -73,6 +73,16 @@ class SensorSet(Mapping[str, Sensor[Any]]):
             self.popitem()
 
     @overload
+    def get(self, name: str) -> Sensor[Any] | None: ...
+
+    @overload
+    def get(self, name: str, default: T) -> Sensor[Any] | T: ...
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The sensor of that name, or `default`."""
+        return self._sensors.get(name, default)
+
+    @overload
     def pop(self, name: str) -> Sensor[Any]: ...
 
     @overload

@@ -157,8 +157,7 @@ class Sensor(Generic[T]):
         """Set a reading whose value is known to be of the sensor's type, and tell the observers."""
         old_reading = self._reading
         self._reading = reading
-        if self._observers is not None or self._delta_observers is not None:
-            self.notify(reading, old_reading)
+        self.notify(reading, old_reading)
 
     def attach(self, observer: Observer | DeltaObserver) -> None:
         """Tell `observer` of every update from now on; attaching twice is attaching once.
@@ -195,6 +194,8 @@ class Sensor(Generic[T]):
         Raises:
             Exception: the first error that an observer raised, after all of them were told.
         """
+        if self._observers is None and self._delta_observers is None:
+            return
         failure: Exception | None = None
         # Both taken before anybody is told: an aggregate to which an observer adds this sensor has counted
         # the new reading already, and must not be told to count it again.
@@ -213,12 +214,16 @@ class Sensor(Generic[T]):
         if failure is not None:
             raise failure
 
-    def encoded_reading(self) -> bytes:
-        """The bytes of the current reading after the message name: `` timestamp 1 name status value``.
+    def encoded_reading(self, reading: Reading[T] | None = None) -> bytes:
+        """The bytes of a reading after the message name: `` timestamp 1 name status value``.
 
         Put together here, because no other message is sent as often; the codec escapes what has to be.
+
+        Args:
+            reading: the present one if None.
         """
-        reading = self._reading
+        if reading is None:
+            reading = self._reading
         # As the type that ``#sensor-list`` announces: a member of an IntEnum in an integer sensor is a number
         # on the wire.
         value = self.types.get_encoder(self.stype)(reading.value)

@@ -77,7 +77,7 @@ async def serve_device(
     """
     limits = Limits.of(limit, max_pending, max_pending_per_client, max_backlog)
     listeners = await open_listeners(port, host=host, ssl_context=ssl_context, backlog=backlog)
-    await _serve(device, listeners, limits, drain, task_status)
+    await DeviceServer.serve(device, listeners, limits, drain, task_status)
 
 
 async def serve_device_on(
@@ -97,19 +97,7 @@ async def serve_device_on(
         ValueError: a limit is below 1; nothing was done, and the listeners are still open.
     """
     limits = Limits.of(limit, max_pending, max_pending_per_client, max_backlog)
-    await _serve(device, listeners, limits, drain, task_status)
-
-
-async def _serve(
-    device: Device,
-    listeners: Listeners,
-    limits: Limits,
-    drain: float,
-    task_status: trio.TaskStatus[Listeners],
-) -> None:
-    with single_exception():
-        async with trio.open_nursery() as nursery:
-            await DeviceServer(device, limits, drain, nursery).run(listeners, task_status)
+    await DeviceServer.serve(device, listeners, limits, drain, task_status)
 
 
 class DeviceServer:
@@ -139,24 +127,41 @@ class DeviceServer:
         self._ready = trio.Event()
         self._ready.set()
 
-    async def run(self, listeners: Listeners, task_status: trio.TaskStatus[Listeners]) -> None:
-        """Accept clients until cancelled or halted; the enclosing nursery waits for their sessions."""
-        self.device.servers[self] = None
+    @classmethod
+    async def serve(
+        cls,
+        device: Device,
+        listeners: Listeners,
+        limits: Limits,
+        drain: float,
+        task_status: trio.TaskStatus[Listeners],
+    ) -> None:
+        """One server's life: returns when its last session has ended."""
+        server: DeviceServer | None = None
         try:
-            async with trio.open_nursery() as helpers:
-                helpers.start_soon(self.announcer.run)
-                await serve_sessions(
-                    self._serve_client,
-                    listeners,
-                    accepting=self._accepting,
-                    sessions=self.nursery,
-                    begin_drain=self._begin_drain,
-                    logger=self.logger,
-                    task_status=task_status,
-                )
-                helpers.cancel_scope.cancel(reason="the server is ending")
+            with single_exception():
+                async with trio.open_nursery() as nursery:
+                    server = cls(device, limits, drain, nursery)
+                    device.servers[server] = None
+                    await server._accept(listeners, task_status)
         finally:
-            del self.device.servers[self]
+            if server is not None:
+                del device.servers[server]
+
+    async def _accept(self, listeners: Listeners, task_status: trio.TaskStatus[Listeners]) -> None:
+        """Accept clients until cancelled or halted; the enclosing nursery waits for their sessions."""
+        async with trio.open_nursery() as helpers:
+            helpers.start_soon(self.announcer.run)
+            await serve_sessions(
+                self._serve_client,
+                listeners,
+                accepting=self._accepting,
+                sessions=self.nursery,
+                begin_drain=self._begin_drain,
+                logger=self.logger,
+                task_status=task_status,
+            )
+            helpers.cancel_scope.cancel(reason="the server is ending")
 
     def make_session(self, stream: trio.abc.Stream) -> Session:
         """The session of one client."""
@@ -176,6 +181,8 @@ class DeviceServer:
         """
         if drain is not None:
             self._drain = drain
+        if self._is_ending:
+            self._begin_drain()  # with less time than before, perhaps
         self._accepting.cancel(reason="the device was asked to halt")
 
     def restart(self) -> None:
@@ -227,5 +234,6 @@ class DeviceServer:
 
     async def _wait_deferred(self) -> None:
         while self.deferred:
-            self._deferred_settled = trio.Event()
+            if self._deferred_settled.is_set():
+                self._deferred_settled = trio.Event()
             await self._deferred_settled.wait()

@@ -35,7 +35,7 @@ from .samplers import Samplers
 from .version import version_informs
 
 if TYPE_CHECKING:
-    from .device import Device
+    from .device import Device, RequestHandler
     from .server import DeviceServer
 
 __all__ = ["Session", "SessionLogger", "SessionStatistics"]
@@ -101,8 +101,6 @@ class Session:
     request whose handler does not wait costs none.
     """
 
-    CONTEXT: ClassVar[type[RequestContext]] = RequestContext
-    """What handlers get."""
     PROTOCOL_LOG: ClassVar[bytes] = b"armillary.katcp.session"
     """The logger that the client is told of in a ``#log`` about a malformed line."""
     HANDLER_LOG: ClassVar[bytes] = b"armillary.katcp.server"
@@ -252,11 +250,24 @@ class Session:
         await trio.lowlevel.checkpoint()
         await self.wait_drained()
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether the client has much unread, so that `wait_drained` waits."""
+        return self.outbox.backlog > self._high_water
+
     async def wait_drained(self) -> None:
         """Wait until the client has read most of what it was sent."""
         self.outbox.flush()
         if self.outbox.backlog > self._high_water:
             await self.outbox.drain(self._high_water // 4)
+
+    def make_context(self, message: WireMessage) -> RequestContext:
+        """What the handler of a request gets."""
+        return RequestContext(self, message)
+
+    def close(self) -> None:
+        """Send what waits, and end, without a word to the client."""
+        self._scope.cancel(reason="closed by the server")
 
     def start_task(self, task: Callable[[], Awaitable[object]]) -> None:
         """Run a task that ends with the session."""
@@ -375,8 +386,11 @@ class Session:
         if message.mtype is not _REQUEST:
             self.logger.debug("ignored %r", message)
             return None
-        ctx = self.CONTEXT(self, message)
-        handler = self.device.request_handlers.get(message.name)
+        return self._call(message, self.device.request_handlers.get(message.name))
+
+    def _call(self, message: WireMessage, handler: RequestHandler | None) -> _Suspended | None:
+        """Answer a request with its handler; None stands for the device's ``unhandled_request``."""
+        ctx = self.make_context(message)
         context = copy_context()
         result: Any
         try:
@@ -386,7 +400,6 @@ class Session:
                 values = handler.decode(message.arguments)
                 result = context.run(handler.function, self.device, ctx, *values)
             if type(result) is Deferred:
-                self._defer(result)
                 return None
             if type(result) is CoroutineType or hasattr(result, "__await__"):
                 coroutine = result if type(result) is CoroutineType else _await(result)
@@ -425,10 +438,8 @@ class Session:
             self._request_done()
         await self._end_if_idle()
 
-    def _defer(self, deferred: Deferred) -> None:
-        """The answer comes later, and reading goes on."""
-        if deferred.is_settled:
-            raise RuntimeError(f"the answer to ?{deferred.ctx.name} was made before it was deferred")
+    def deferred_begins(self, deferred: Deferred) -> None:
+        """The answer comes later, and reading goes on. Called by `Deferred`."""
         self.pending += 1
         self._turnstile.enter()
         self._deferred[deferred] = None
@@ -469,7 +480,8 @@ class Session:
     async def _wait_deferred(self) -> None:
         """Wait until every answer that comes later has been made."""
         while self._deferred:
-            self._deferred_settled = trio.Event()
+            if self._deferred_settled is None or self._deferred_settled.is_set():
+                self._deferred_settled = trio.Event()
             await self._deferred_settled.wait()
 
     def _request_done(self) -> None:

@@ -104,6 +104,26 @@ def test_decorated_handlers() -> None:
     assert [5, "x"] == decoder(wrapper)([b"5", b"x"])
 
 
+@pytest.mark.parametrize(
+    "function", [functools.partial(two, b="x"), functools.partial(functools.partial(two), b="x")]
+)
+def test_partial_functions(function: Any) -> None:
+    """What is given already is no argument any more; annotations are those of the function behind."""
+    assert [5] == decoder(function)([b"5"])
+
+
+def test_objects_that_are_called() -> None:
+    """An object with ``__call__``, and a method of one, are handlers as functions are."""
+
+    class Counter:
+        def __call__(self, a: int) -> None: ...
+        def count(self, a: int) -> None: ...
+
+    assert [5] == decoder(Counter())([b"5"])
+    assert [5] == decoder(Counter().count)([b"5"])
+    assert [5] == decoder(functools.partial(Counter()))([b"5"])
+
+
 def test_keyword_only_without_default() -> None:
     """A parameter that could never get a value is refused."""
 

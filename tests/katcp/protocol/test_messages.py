@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given
@@ -14,11 +14,13 @@ from armillary.katcp.protocol.messages import (
     Parser,
     Reply,
     WireMessage,
+    escape,
     line,
     line_tail,
+    unescape,
     wire_name,
 )
-from armillary.katcp.protocol.values import KatcpSyntaxError
+from armillary.katcp.protocol.values import STANDARD_TYPES, KatcpSyntaxError, TypeInfo, TypeRegistry
 
 ESCAPES = {
     b"\\": rb"\\",
@@ -129,6 +131,8 @@ def test_the_guidelines_example() -> None:
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
+        (b"?x\r\n", Message.request("x")),  # as telnet ends a line
+        (b"?x a\n\n", Message.request("x", "a")),
         (b"?watchdog[2]\r", Message.request("watchdog", mid=2)),
         (b"!fail[234] on\\_fire\n", Message.reply("fail", "on fire", mid=234)),
         (b"#x[2147483647]\n", Message.inform("x", mid=2147483647)),
@@ -141,7 +145,7 @@ def test_the_guidelines_example() -> None:
     ],
 )
 def test_what_a_line_may_look_like(raw: bytes, message: Message) -> None:
-    r"""CR as line end, blanks at the end, ``\v`` and ``\f`` in arguments and the largest id are fine."""
+    r"""CR or CR LF at the end, trailing blanks, ``\v`` and ``\f`` in arguments, the largest id are fine."""
     assert Message.parse(raw) == message
 
 
@@ -157,6 +161,7 @@ def test_what_a_line_may_look_like(raw: bytes, message: Message) -> None:
         b"?x\n?y\n",  # two messages
         b"?x a\nb\n",  # a line end inside
         b"?x a\rb\n",
+        b"?x\r\n?y\r\n",
         b"x\n",
         b" ?x\n",
         b"?\n",
@@ -307,6 +312,56 @@ def test_the_repr_of_a_message_shows_all_of_it() -> None:
 def test_only_a_reply_that_says_ok_is_ok(message: Message, ok: bool) -> None:
     """A request or an inform that says so is not."""
     assert message.reply_ok() is ok
+
+
+class Kelvin:
+    """A class that the guidelines do not know."""
+
+    def __init__(self, degrees: float) -> None:
+        self.degrees = degrees
+
+
+def test_a_subclass_may_know_more_types() -> None:
+    """Arguments are encoded by the registry of the message's class, and what it makes is of that class."""
+    registry = STANDARD_TYPES.copy()
+    registry.register(
+        TypeInfo(Kelvin, "kelvin", lambda cls: lambda value: b"%gK" % value.degrees, *[Any] * 2)
+    )
+
+    class OwnMessage(Message):
+        __slots__ = ()
+        types: ClassVar[TypeRegistry] = registry
+
+    message = OwnMessage.request("cool", Kelvin(4.5), 1)
+    assert message.arguments == [b"4.5K", b"1"]
+    assert type(OwnMessage.parse(bytes(message))) is OwnMessage
+    assert OwnMessage.parse(bytes(message)) == message
+    with pytest.raises(TypeError, match="is not registered"):
+        Message.request("cool", Kelvin(4.5))
+
+
+@given(st.binary(max_size=20))
+def test_what_is_escaped_comes_back(argument: bytes) -> None:
+    """An argument's text in a line is that of the grammar, and `unescape` undoes it."""
+    assert escape(argument) == escaped(argument)
+    assert unescape(escape(argument)) == argument
+
+
+@pytest.mark.parametrize(
+    ("text", "argument"),
+    [(rb"\@", b""), (rb"a\@b\@", b"ab"), (b"", b""), (b"a b\\_\n", b"a b \n"), (b"\xff", b"\xff")],
+)
+def test_unescaping_is_lenient(text: bytes, argument: bytes) -> None:
+    r"""``\@`` may stand anywhere, and what should have been escaped is left as it is."""
+    assert unescape(text) == argument
+
+
+@pytest.mark.parametrize("text", [b"\\", b"a\\", b"\\q", b"\\N", b"\\\n", b"\\ ", b"a\\\\\\"])
+def test_an_escape_that_means_nothing_is_a_syntax_error(text: bytes) -> None:
+    """The error holds the text."""
+    with pytest.raises(KatcpSyntaxError, match="expected an escape, got") as info:
+        unescape(text)
+    assert info.value.raw == text
 
 
 def test_the_return_codes_are_bytes() -> None:

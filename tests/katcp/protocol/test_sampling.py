@@ -23,6 +23,11 @@ class Report(NamedTuple):
     reading: Reading[Any]
 
 
+def bound(long: float) -> float | None:
+    """What LONG means: infinity is no bound."""
+    return None if long == math.inf else long
+
+
 class Reference:
     """The table of strategies, row by row, and the rules for reports and updates, taken literally."""
 
@@ -32,8 +37,8 @@ class Reference:
         Strategy.EVENT: lambda: (False, None, 0, None),
         Strategy.PERIOD: lambda period: (False, None, period, period),
         Strategy.DIFFERENTIAL: lambda difference: (False, difference, 0, None),
-        Strategy.EVENT_RATE: lambda short, long: (False, None, short, long),
-        Strategy.DIFFERENTIAL_RATE: lambda difference, short, long: (False, difference, short, long),
+        Strategy.EVENT_RATE: lambda short, long: (False, None, short, bound(long)),
+        Strategy.DIFFERENTIAL_RATE: lambda difference, short, long: (False, difference, short, bound(long)),
     }
 
     def __init__(self, strategy: Strategy, parameters: tuple[float, ...]) -> None:
@@ -127,7 +132,7 @@ class Subscription:
 eighths = st.integers(0, 12).map(lambda count: count / 8)
 periods = st.integers(1, 12).map(lambda count: count / 8)
 differences = st.sampled_from([0, 0.5, 1, 2.5, 3])
-rates = st.tuples(eighths, periods).map(lambda pair: (min(pair), max(pair)))
+rates = st.tuples(eighths, periods | st.just(math.inf)).map(lambda pair: (min(pair), max(pair)))
 strategies = st.one_of(
     st.just((Strategy.AUTO, ())),
     st.just((Strategy.EVENT, ())),
@@ -438,6 +443,8 @@ def test_a_machine_that_is_not_due_ignores_waking() -> None:
         (Strategy.DIFFERENTIAL, (1,), False),
         (Strategy.PERIOD, (1,), True),
         (Strategy.EVENT_RATE, (0, 1), True),
+        (Strategy.EVENT_RATE, (0, math.inf), False),
+        (Strategy.EVENT_RATE, (1, math.inf), True),
         (Strategy.DIFFERENTIAL_RATE, (1, 1, 2), True),
     ],
 )
@@ -463,6 +470,7 @@ def test_only_strategies_with_times_need_the_time(
         (str, b"event-rate", [b"1", b"2.5"], (b"event-rate", 1.0, 2.5)),
         (str, b"event-rate", [b"0", b"0.001"], (b"event-rate", 0.0, 0.001)),
         (str, b"event-rate", [b"3", b"3"], (b"event-rate", 3.0, 3.0)),
+        (str, b"event-rate", [b"0.5", b"inf"], (b"event-rate", 0.5, math.inf)),
         (int, b"differential-rate", [b"0", b"1", b"2"], (b"differential-rate", 0, 1.0, 2.0)),
     ],
 )
@@ -499,7 +507,8 @@ def test_a_request_is_echoed_with_decoded_values(
         (b"event-rate", [b"0", b"0.0009"], "period must be at least 0.001 s"),
         (b"event-rate", [b"nan", b"1"], "shortest must be a finite number"),
         (b"event-rate", [b"1", b"nan"], "longest must be a finite number"),
-        (b"event-rate", [b"1", b"inf"], "longest must be a finite number"),
+        (b"event-rate", [b"1", b"-inf"], "longest must be a finite number"),
+        (b"event-rate", [b"inf", b"inf"], "shortest must be a finite number"),
         (b"event-rate", [b"5", b"1"], "expected 0 <= shortest <= longest"),
         (b"event-rate", [b"-1", b"1"], "expected 0 <= shortest <= longest"),
         (b"differential", [b"-1"], "difference must not be negative"),
@@ -557,17 +566,18 @@ parameter_texts = st.floats().map(lambda value: repr(value).encode()) | st.sampl
     st.lists(parameter_texts, max_size=4),
 )
 def test_whatever_is_asked_for_is_sane_or_refused(sensor_type: type, name: bytes, raw: list[bytes]) -> None:
-    """A request is an error, or a sampling with 0 <= shortest <= longest and at least 1 ms."""
+    """A request is an error, or a sampling with 0 <= shortest <= longest, which is 1 ms at least or none."""
     try:
         sampling = Sampling.parse(sensor_type, name, raw)
     except (ValueError, TypeError):
         return
     assert sampling.words[0] == name
     assert len(sampling.words) == 1 + len(raw)
+    assert 0 <= sampling.shortest < math.inf
     if sampling.longest is None:
-        assert sampling.shortest == 0
+        assert sampling.shortest == 0 or sampling.parameters[-1] == math.inf
     else:
-        assert 0 <= sampling.shortest <= sampling.longest < math.inf
+        assert sampling.shortest <= sampling.longest < math.inf
         assert sampling.longest >= SHORTEST_PERIOD
     if sampling.difference is not None:
         assert 0 <= sampling.difference < math.inf

@@ -125,6 +125,8 @@ class Conversation:
         """What the server said in ``#version-connect``: name, then version and build state."""
         self.unexpected = 0
         """Replies that belong to no request, late ones to abandoned requests included."""
+        self.on_stray: Callable[[WireMessage], object] | None = None
+        """Called with what belongs to nothing: replies and informs of no request of ours, requests."""
 
     @property
     def pending(self) -> int:
@@ -193,6 +195,9 @@ class Conversation:
                 self._finish(pending, message)
             else:
                 self.unexpected += 1
+                self._stray(message)
+        else:
+            self._stray(message)
         return None
 
     def take_pending(self) -> list[Pending]:
@@ -212,14 +217,19 @@ class Conversation:
         if message.mtype is _INFORM:
             if pending is not None:
                 pending.informs.append(message)
+            else:
+                self._stray(message)
         elif message.mtype is _REPLY:
             if pending is None:
                 self.unexpected += 1
+                self._stray(message)
             else:
                 del self._by_mid[message.mid]
                 self._finish(pending, message)
             self._owed.discard(message.mid)
             self._mids.release(message.mid)
+        else:
+            self._stray(message)
 
     def _finish(self, pending: Pending, reply: WireMessage) -> None:
         pending.reply = reply
@@ -228,10 +238,14 @@ class Conversation:
         elif pending.on_done is not None:
             pending.on_done()
 
+    def _stray(self, message: WireMessage) -> None:
+        if self.on_stray is not None:
+            self.on_stray(message)
+
     def _receive_version(self, message: WireMessage) -> None:
         name, *versions = [argument.decode("utf-8", "replace") for argument in message.arguments] or [""]
         self.versions[name] = tuple(versions)
-        if name == "katcp-protocol":
+        if name == "katcp-protocol" and self.flags is None:  # what it says later changes nothing under way
             self.flags = parse_protocol(versions[0] if versions else "")
 
 

@@ -6,6 +6,7 @@ decoders: binding a signature for every request would cost more than everything 
 
 from __future__ import annotations
 
+import functools
 import inspect
 import typing
 from collections.abc import Callable
@@ -93,7 +94,18 @@ def _annotation(function: Callable[..., Any], parameter: inspect.Parameter) -> A
     if not isinstance(parameter.annotation, str):
         return parameter.annotation
     alone = typing.cast(Any, SimpleNamespace(__annotations__={parameter.name: parameter.annotation}))
-    return typing.get_type_hints(alone, globalns=inspect.unwrap(function).__globals__)[parameter.name]
+    return typing.get_type_hints(alone, globalns=_namespace(function))[parameter.name]
+
+
+def _namespace(function: Callable[..., Any]) -> dict[str, Any]:
+    """The globals of the module where a function was written, or the class of an object that is called."""
+    written = inspect.unwrap(function)
+    while isinstance(written, functools.partial):
+        written = inspect.unwrap(written.func)
+    if not hasattr(written, "__globals__"):
+        written = inspect.unwrap(type(written).__call__)
+    namespace: dict[str, Any] = written.__globals__
+    return namespace
 
 
 def _make(

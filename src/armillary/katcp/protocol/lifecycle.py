@@ -31,7 +31,7 @@ class ClientState(enum.Enum):
     DISCONNECTING = enum.auto()
     """Closing the connection."""
     CLOSED = enum.auto()
-    """The client's block was left."""
+    """The client's block was left, or its only connection has ended."""
 
 
 class ClientEvent(enum.Enum):
@@ -67,27 +67,37 @@ TRANSITIONS: dict[tuple[ClientState, ClientEvent], ClientState] = {
     (_S.CONNECTED, _E.PARTED): _S.DISCONNECTING,
     (_S.CONNECTED, _E.LOST): _S.SLEEPING,
     (_S.CONNECTED, _E.CLOSE): _S.DISCONNECTING,
-    (_S.DISCONNECTING, _E.STREAM_DOWN): _S.SLEEPING,  # CLOSED once CLOSE has been seen
+    (
+        _S.DISCONNECTING,
+        _E.STREAM_DOWN,
+    ): _S.SLEEPING,  # CLOSED once CLOSE has been seen, or without reconnection
     (_S.SLEEPING, _E.TIMER): _S.CONNECTING,
     (_S.SLEEPING, _E.CLOSE): _S.CLOSED,
 }
 
 
 class Lifecycle:
-    """One client's state. Begins in CONNECTING: a client tries as soon as its block is entered."""
+    """One client's state. Begins in CONNECTING: a client tries as soon as its block is entered.
 
-    def __init__(self) -> None:
+    Args:
+        reconnects: whether there is another attempt after one that failed or a connection that ended. If
+            not, CLOSED takes the place of SLEEPING.
+    """
+
+    def __init__(self, *, reconnects: bool = True) -> None:
         self.state = ClientState.CONNECTING
-        self._is_closing = False
+        self.reconnects = reconnects
+        self.is_closing = False
+        """Whether CLOSE has been seen, or is about to be: no attempt will follow."""
 
     def advance(self, event: ClientEvent) -> bool:
         """Let an event happen. Return whether the state changed."""
         if event is ClientEvent.CLOSE:
-            self._is_closing = True
+            self.is_closing = True
         target = TRANSITIONS.get((self.state, event))
         if target is None:
             return False
-        if target is ClientState.SLEEPING and self._is_closing:
+        if target is ClientState.SLEEPING and (self.is_closing or not self.reconnects):
             target = ClientState.CLOSED
         self.state = target
         return True

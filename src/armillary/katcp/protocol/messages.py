@@ -8,12 +8,12 @@ escaped by the ``katcp-codec`` package. Inside armillary the codec's own message
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple, Self
 
 from katcp_codec import Message as WireMessage
 from katcp_codec import MessageType, Parser
 
-from .values import STANDARD_TYPES, KatcpSyntaxError
+from .values import STANDARD_TYPES, KatcpSyntaxError, TypeRegistry
 
 __all__ = [
     "DEFAULT_LIMIT",
@@ -31,6 +31,7 @@ __all__ = [
     "escape",
     "line",
     "line_tail",
+    "unescape",
     "wire_name",
 ]
 
@@ -46,6 +47,17 @@ INVALID = b"invalid"
 _INFORM = MessageType.INFORM
 # What cannot stand in an argument as it is (guidelines section 3.2).
 _SPECIAL = re.compile(rb"[\\ \0\n\r\x1b\t]")
+_ESCAPED = re.compile(rb"\\(.?)", re.DOTALL)
+_BY_CODE = {
+    b"\\": b"\\",
+    b"_": b" ",
+    b"0": b"\0",
+    b"n": b"\n",
+    b"r": b"\r",
+    b"e": b"\x1b",
+    b"t": b"\t",
+    b"@": b"",
+}
 
 
 class FailReply(Exception):
@@ -65,7 +77,7 @@ class InvalidReply(Exception):
 class Message:
     """One KATCP message.
 
-    Arguments are given as Python values, encoded by `STANDARD_TYPES`, and kept as bytes.
+    Arguments are given as Python values, encoded by `types`, and kept as bytes.
 
     Args:
         mtype: request, reply or inform.
@@ -85,34 +97,36 @@ class Message:
     name: str
     arguments: list[bytes]
     mid: int | None
+    types: ClassVar[TypeRegistry] = STANDARD_TYPES
+    """Where the arguments' types are looked up: a subclass may know more of them."""
 
     def __init__(self, mtype: MessageType, name: str, *arguments: object, mid: int | None = None) -> None:
         wire_name(name)
         if mid is not None and not 1 <= mid <= MAX_MID:
             raise ValueError(f"expected a message id from 1 to {MAX_MID}, got {mid}")
-        encode = STANDARD_TYPES.encode
+        encode = self.types.encode
         self.mtype = mtype
         self.name = name
         self.arguments = [encode(argument) for argument in arguments]
         self.mid = mid
 
     @classmethod
-    def request(cls, name: str, *arguments: object, mid: int | None = None) -> Message:
+    def request(cls, name: str, *arguments: object, mid: int | None = None) -> Self:
         """A request, ``?name``."""
         return cls(MessageType.REQUEST, name, *arguments, mid=mid)
 
     @classmethod
-    def reply(cls, name: str, *arguments: object, mid: int | None = None) -> Message:
+    def reply(cls, name: str, *arguments: object, mid: int | None = None) -> Self:
         """A reply, ``!name``."""
         return cls(MessageType.REPLY, name, *arguments, mid=mid)
 
     @classmethod
-    def inform(cls, name: str, *arguments: object, mid: int | None = None) -> Message:
+    def inform(cls, name: str, *arguments: object, mid: int | None = None) -> Self:
         """An inform, ``#name``."""
         return cls(MessageType.INFORM, name, *arguments, mid=mid)
 
     @classmethod
-    def from_wire(cls, wire: WireMessage) -> Message:
+    def from_wire(cls, wire: WireMessage) -> Self:
         """The message that the codec parsed."""
         message = cls.__new__(cls)
         message.mtype = wire.mtype
@@ -122,15 +136,16 @@ class Message:
         return message
 
     @classmethod
-    def parse(cls, raw: bytes) -> Message:
-        r"""Parse one line with its terminator (``\n`` or ``\r``).
+    def parse(cls, raw: bytes) -> Self:
+        r"""Parse one line with its terminator (``\n``, ``\r``, or several of them, as in ``\r\n``).
 
         Raises:
             KatcpSyntaxError: it is not exactly one well-formed message.
         """
         if raw[-1:] not in (b"\n", b"\r"):
             raise KatcpSyntaxError("expected a line with its terminator, got no newline at its end", raw)
-        if b"\n" in raw[:-1] or b"\r" in raw[:-1]:
+        text = raw.rstrip(b"\r\n")
+        if b"\n" in text or b"\r" in text:
             raise KatcpSyntaxError("expected one line, got a terminator inside it", raw)
         parsed = Parser(len(raw)).append(raw)
         if len(parsed) != 1:
@@ -199,6 +214,23 @@ def escape(argument: bytes) -> bytes:
     if argument and _SPECIAL.search(argument) is None:
         return argument
     return line_tail([argument])[1:-1]
+
+
+def unescape(text: bytes) -> bytes:
+    """The argument that stands as `text` in a line. What needs an escape and has none is left as it is.
+
+    Raises:
+        KatcpSyntaxError: a backslash with no code, or with one that means nothing.
+    """
+
+    def meant(match: re.Match[bytes]) -> bytes:
+        code = match[1]
+        if code not in _BY_CODE:
+            what = f"{code!r} after a backslash" if code else "a backslash at the end"
+            raise KatcpSyntaxError(f"expected an escape, got {what}", text)
+        return _BY_CODE[code]
+
+    return _ESCAPED.sub(meant, text)
 
 
 def line_tail(arguments: list[bytes]) -> bytes:

@@ -100,9 +100,14 @@ class _Known:
 
 
 class MirrorEngine:
-    """What one client knows of its server's sensors."""
+    """What one client knows of its server's sensors.
 
-    def __init__(self) -> None:
+    Args:
+        logger: gets what is odd about them, and what watchers raise.
+    """
+
+    def __init__(self, logger: logging.Logger = _logger) -> None:
+        self._logger = logger
         self._known: dict[str, _Known] = {}
         self._work: dict[str, None] = {}
         self._watchers: tuple[Watcher, ...] = ()
@@ -149,16 +154,17 @@ class MirrorEngine:
         self._watchers = (*self._watchers, watcher)
         if isinstance(watcher, BatchWatcher):
             self._batch_watchers = (*self._batch_watchers, watcher)
+        isolated = self._isolated
         if self.state is not SyncState.DISCONNECTED:
-            _isolated(watcher.state_updated, self.state)
-        with _Batch((watcher,) if isinstance(watcher, BatchWatcher) else ()):
+            isolated(watcher.state_updated, self.state)
+        with _Batch(isolated, (watcher,) if isinstance(watcher, BatchWatcher) else ()):
             for known in tuple(self._known.values()):
-                if _isolated(watcher.filter, known.description):
+                if isolated(watcher.filter, known.description):
                     known.watchers = (*known.watchers, watcher)
-                    _isolated(watcher.sensor_added, known.description)
+                    isolated(watcher.sensor_added, known.description)
                     self._review(known)
                     if known.reading is not None:
-                        _isolated(watcher.sensor_updated, known.description.name, *known.reading)
+                        isolated(watcher.sensor_updated, known.description.name, *known.reading)
         self._work_may_have_come()
 
     def remove_watcher(self, watcher: Watcher) -> None:
@@ -180,11 +186,11 @@ class MirrorEngine:
     def list_received(self, informs: Iterable[WireMessage]) -> None:
         """The answer to ``?sensor-list`` is there."""
         gone = dict(self._known)
-        with _Batch(self._batch_watchers):
+        with _Batch(self._isolated, self._batch_watchers):
             for inform in informs:
                 description = _parse_description(inform.arguments)
                 if description is None:
-                    _logger.warning("ignored a malformed sensor description: %r", inform.arguments)
+                    self._logger.warning("ignored a malformed sensor description: %r", inform.arguments)
                     continue
                 gone.pop(description.name, None)
                 self._describe(description)
@@ -193,30 +199,18 @@ class MirrorEngine:
                 self._by_wire_name.pop(name.encode("utf-8"), None)
                 self._work.pop(name, None)
                 for watcher in known.watchers:
-                    _isolated(watcher.sensor_removed, name)
+                    self._isolated(watcher.sensor_removed, name)
 
     def status_received(self, arguments: list[bytes]) -> None:
         """A ``#sensor-status`` is there. What in it makes no sense is ignored, with a warning."""
         readings = _parse_status(arguments)
         if readings is None:
-            _logger.warning("ignored a malformed sensor status: %r", arguments)
-            return
-        timestamp, words = readings
-        with _Batch(self._batch_watchers):
-            for index in range(0, len(words), 3):
-                raw_name, raw_status, value = words[index : index + 3]
-                known = self._by_wire_name.get(raw_name)
-                status = STATUS_BY_TEXT.get(raw_status)
-                if known is None or status is None:
-                    _logger.warning("ignored status %r of sensor %r", raw_status, raw_name)
-                    continue
-                if known.subscribed is _Subscription.NO:
-                    known.subscribed = _Subscription.YES
-                    self._review(known)
-                known.reading = (value, status, timestamp)
-                name = known.description.name
-                for watcher in known.watchers:
-                    _isolated(watcher.sensor_updated, name, value, status, timestamp)
+            self._logger.warning("ignored a malformed sensor status: %r", arguments)
+        elif self._batch_watchers:
+            with _Batch(self._isolated, self._batch_watchers):
+                self._take_readings(*readings)
+        else:
+            self._take_readings(*readings)
 
     # -- what to do ---------------------------------------------------------------------------------------
 
@@ -273,6 +267,26 @@ class MirrorEngine:
 
     # -- inside -------------------------------------------------------------------------------------------
 
+    def _take_readings(self, timestamp: float, words: list[bytes]) -> None:
+        """Note readings, given as name, status and value of each, and tell those who want them."""
+        for index in range(0, len(words), 3):
+            raw_name, raw_status, value = words[index : index + 3]
+            known = self._by_wire_name.get(raw_name)
+            status = STATUS_BY_TEXT.get(raw_status)
+            if known is None or status is None:
+                self._logger.warning("ignored status %r of sensor %r", raw_status, raw_name)
+                continue
+            if known.subscribed is _Subscription.NO:
+                known.subscribed = _Subscription.YES
+                self._review(known)
+            known.reading = (value, status, timestamp)
+            name = known.description.name
+            for watcher in known.watchers:
+                try:  # here and not by `_isolated`, because nothing happens as often
+                    watcher.sensor_updated(name, value, status, timestamp)
+                except Exception:
+                    self._logger.exception("error in a sensor watcher")
+
     def _describe(self, description: SensorDescription) -> None:
         known = self._known.get(description.name)
         if known is None:
@@ -285,20 +299,21 @@ class MirrorEngine:
             known.subscribed = _Subscription.UNKNOWN
             known.reading = None
         before = known.watchers
-        wanting = tuple([watcher for watcher in self._watchers if _isolated(watcher.filter, description)])
+        isolated = self._isolated
+        wanting = tuple([watcher for watcher in self._watchers if isolated(watcher.filter, description)])
         known.watchers = self._watchers if len(wanting) == len(self._watchers) else wanting
         for watcher in self._watchers:
             if watcher in known.watchers:
-                _isolated(watcher.sensor_added, description)
+                isolated(watcher.sensor_added, description)
             elif watcher in before:
-                _isolated(watcher.sensor_removed, description.name)
+                isolated(watcher.sensor_removed, description.name)
         self._review(known)
 
     def _strategy(self, known: _Known) -> str:
         """How to sample a sensor: as the first of those who want it says."""
-        asked = [_isolated(watcher.strategy, known.description) or "auto" for watcher in known.watchers]
+        asked = [self._isolated(watcher.strategy, known.description) or "auto" for watcher in known.watchers]
         if len(asked) > 1 and len(set(asked)) > 1:
-            _logger.warning(
+            self._logger.warning(
                 "sensor %s is sampled with %r, though some asked for %r",
                 known.description.name,
                 asked[0],
@@ -328,37 +343,37 @@ class MirrorEngine:
         if state is not self.state:
             self.state = state
             for watcher in self._watchers:
-                _isolated(watcher.state_updated, state)
+                self._isolated(watcher.state_updated, state)
+
+    def _isolated(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a watcher; what it raises is logged, so that it disturbs nobody and is not tried again."""
+        try:
+            return function(*arguments)
+        except Exception:
+            self._logger.exception("error in a sensor watcher")
+            return None
 
 
 class _Batch:
-    """Between ``batch_start`` and ``batch_stop`` of every watcher."""
+    """Between ``batch_start`` and ``batch_stop`` of these watchers."""
 
-    __slots__ = ("_watchers",)
+    __slots__ = ("_isolated", "_watchers")
 
-    def __init__(self, watchers: tuple[BatchWatcher, ...]) -> None:
+    def __init__(self, isolated: Callable[..., Any], watchers: tuple[BatchWatcher, ...]) -> None:
+        self._isolated = isolated
         self._watchers = watchers
 
     def __enter__(self) -> None:
         for watcher in self._watchers:
-            _isolated(watcher.batch_start)
+            self._isolated(watcher.batch_start)
 
     def __exit__(self, *exc_info: object) -> None:
         for watcher in self._watchers:
-            _isolated(watcher.batch_stop)
+            self._isolated(watcher.batch_stop)
 
 
 def _without(watchers: tuple[Watcher, ...], watcher: Watcher) -> tuple[Watcher, ...]:
     return tuple(other for other in watchers if other is not watcher)
-
-
-def _isolated(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a watcher; what it raises is logged, so that it disturbs nobody else and is not tried again."""
-    try:
-        return function(*arguments)
-    except Exception:
-        _logger.exception("error in a sensor watcher")
-        return None
 
 
 def _parse_description(arguments: list[bytes]) -> SensorDescription | None:

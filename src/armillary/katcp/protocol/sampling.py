@@ -35,7 +35,10 @@ class Strategy(enum.Enum):
     DIFFERENTIAL = 4
     """When the value moves by more than a difference, or the status changes."""
     EVENT_RATE = 5
-    """As `EVENT`, but not sooner than SHORT and not later than LONG after the last report."""
+    """As `EVENT`, but not sooner than SHORT and not later than LONG after the last report.
+
+    LONG may be infinite: then nothing is reported that did not change.
+    """
     DIFFERENTIAL_RATE = 6
     """As `DIFFERENTIAL`, but not sooner than SHORT and not later than LONG after the last report."""
 
@@ -67,7 +70,7 @@ class Sampling:
     shortest: float = 0.0
     """Seconds between two reports at least."""
     longest: float | None = None
-    """Seconds between two reports at most."""
+    """Seconds between two reports at most; None for no limit."""
 
     @property
     def words(self) -> tuple[object, ...]:
@@ -114,6 +117,8 @@ class Sampling:
             raise ValueError(f"expected {len(names)} strategy arguments, found {len(parameters)}")
         values = dict(zip(names, parameters, strict=True))
         for key, value in values.items():
+            if key == "longest" and value == math.inf:
+                continue  # no upper bound
             try:
                 finite = math.isfinite(value)
             except OverflowError:  # beyond a float's range: a difference between integers, but no time
@@ -131,7 +136,9 @@ class Sampling:
             if not 0 <= shortest <= longest:
                 raise ValueError(f"expected 0 <= shortest <= longest, got {shortest} and {longest}")
         always = strategy is Strategy.AUTO
-        return cls(strategy, parameters, always, difference, shortest, longest)
+        return cls(
+            strategy, parameters, always, difference, shortest, None if longest == math.inf else longest
+        )
 
     def as_auto(self, sensor_type: type) -> Sampling:
         """This strategy, standing for ``auto`` because a sensor of that type prefers it.

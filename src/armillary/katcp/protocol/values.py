@@ -242,7 +242,7 @@ class TypeRegistry:
             if not values:
                 raise ValueError(f"None of the types in {names} could decode {raw!r}")
             if len(values) > 1:
-                raise ValueError(f"{names} is ambiguous for {raw!r}")
+                raise ValueError(f"{raw!r} is ambiguous for {names}")
             return values[0]
 
         return decode_union

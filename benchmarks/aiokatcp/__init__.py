@@ -1,0 +1,1 @@
+"""The aiokatcp façade against aiokatcp itself: the same programs in two environments."""

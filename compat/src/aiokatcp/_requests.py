@@ -1,0 +1,169 @@
+"""What a request handler gets, and the handlers of a class as armillary's tables have them."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, cast
+
+from armillary.katcp.device import RequestHandler, request_methods
+from armillary.katcp.protocol.messages import WireMessage
+from armillary.katcp.requests import Deferred
+from armillary.katcp.requests import RequestContext as NativeContext
+
+from ._handlers import compile_arguments
+from .connection import ConnectionLoggerAdapter
+from .core import Message
+
+if TYPE_CHECKING:
+    from armillary.katcp.device import Device
+
+    from ._serving import FacadeSession
+    from .server import ClientConnection, DeviceServer
+
+__all__ = ["RequestContext", "answer_in_task", "compile_requests"]
+
+_logger = logging.getLogger("aiokatcp.server")
+Native = Callable[..., Any]
+
+
+class RequestContext(NativeContext):
+    """One request that a client made, and the way to answer it.
+
+    Args:
+        conn: the client's connection.
+        req: the request.
+    """
+
+    __slots__ = ("_logger", "_message")
+
+    session: FacadeSession
+
+    def __init__(self, conn: ClientConnection, req: Message) -> None:
+        wire = WireMessage(req.mtype, req.name.encode("ascii"), req.mid, req.arguments)
+        super().__init__(conn.session, wire)
+        self._message: Message | None = req
+        self._logger: logging.LoggerAdapter[logging.Logger] | None = None
+
+    @classmethod
+    def of(cls, session: FacadeSession, wire: WireMessage) -> RequestContext:
+        """The context of a request as it came."""
+        ctx = cls.__new__(cls)
+        NativeContext.__init__(ctx, session, wire)
+        ctx._message = None
+        ctx._logger = None
+        return ctx
+
+    @property
+    def conn(self) -> ClientConnection:
+        """The client's connection."""
+        return self.session.connection
+
+    @property
+    def req(self) -> Message:
+        """The request."""
+        if self._message is None:
+            self._message = Message.from_wire(self._wire)
+        return self._message
+
+    @property
+    def msg(self) -> Message:
+        """The request."""
+        return self.req
+
+    @property
+    def logger(self) -> logging.LoggerAdapter[Any]:
+        """Logs with the client's address; ``extra`` has the request, too."""
+        if self._logger is None:
+            extra = {"address": self.conn.address, "req": self.req}
+            self._logger = ConnectionLoggerAdapter(_logger, extra)
+        return self._logger
+
+    async def drain(self) -> None:
+        """Wait until the client has read enough for more to be sent; at once if it has.
+
+        Raises:
+            OSError: the connection broke meanwhile.
+        """
+        await self.conn.drain()
+
+
+def compile_requests(cls: type[DeviceServer], natives: dict[str, Native]) -> dict[bytes, RequestHandler]:
+    """The table of requests that a class of servers answers.
+
+    Args:
+        cls: a `DeviceServer` with its ``request_...`` methods.
+        natives: what answers, inside of armillary, the requests whose methods a class did not override.
+
+    Raises:
+        TypeError: a method has no docstring, takes too little, or has an annotation that is no KATCP type.
+    """
+    handlers: dict[bytes, RequestHandler] = {}
+    for name, function, help_text in request_methods(cls):
+        native = natives.get(name) if getattr(function, "_is_native", False) else None
+        handlers[name.encode("ascii")] = RequestHandler(
+            name=name,
+            function=_in_task(function) if native is None else native,
+            # armillary's own take a strategy as its bytes.
+            decode=compile_arguments(name, native or function, 2),
+            may_suspend=native is None or inspect.iscoroutinefunction(native),
+            help=help_text,
+            timeout_hint=0.0,
+        )
+    return dict(sorted(handlers.items()))
+
+
+def _in_task(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Answer a request with a method of a server, as a task of the server's loop."""
+
+    def start(device: Device, ctx: RequestContext, *values: Any) -> Any:
+        server = ctx.session.connection.owner
+        return answer_in_task(server, ctx, function(server, ctx, *values))
+
+    return start
+
+
+def answer_in_task(server: DeviceServer, ctx: RequestContext, awaitable: Any) -> Any:
+    """What a handler returned, or, if that has to be awaited, an answer that a task will make."""
+    if not inspect.isawaitable(awaitable):
+        return awaitable
+    coroutine = awaitable if inspect.iscoroutine(awaitable) else _await(awaitable)
+    deferred = ctx.defer(lambda: task.cancelling() or task.cancel())
+    task = server.loop.create_task(_answer(coroutine, deferred))
+
+    def finished(_: object) -> None:
+        if deferred.is_settled:
+            return
+        # It never ran, or was left by what is no Exception.
+        coroutine.close()
+        if task.cancelled():
+            _abandon(deferred)
+        else:
+            deferred.fail(RuntimeError(f"the handler of ?{ctx.name} was left by {task.exception()!r}"))
+
+    task.add_done_callback(finished)
+    return deferred
+
+
+async def _answer(coroutine: Coroutine[Any, Any, Any], deferred: Deferred) -> None:
+    try:
+        result = await coroutine
+    except asyncio.CancelledError:
+        _abandon(deferred)
+        raise
+    except Exception as error:  # noqa: BLE001 - a handler's failure is its client's reply
+        deferred.fail(error)
+    else:
+        deferred.answer(result)
+
+
+def _abandon(deferred: Deferred) -> None:
+    if not deferred.is_settled:
+        cast(RequestContext, deferred.ctx).logger.info("request %r cancelled", deferred.ctx.name)
+        deferred.abandon()
+
+
+async def _await(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable

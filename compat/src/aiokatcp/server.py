@@ -1,0 +1,517 @@
+"""Device servers on an asyncio loop."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import math
+import socket
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar, TypeVar
+
+import trio
+
+from armillary.katcp.device import RequestHandler
+from armillary.katcp.limits import Limits
+from armillary.katcp.logs import LogHandler as NativeLogHandler
+from armillary.katcp.protocol.messages import DEFAULT_LIMIT, InvalidReply
+from armillary.katcp.standard_requests import StandardRequests
+from armillary.katcp.version import version_informs
+from armillary_compat.futures import call_trio
+from armillary_compat.guest import Guest, GuestTask, Hold
+from armillary_compat.streams import HostListener
+
+from ._requests import RequestContext, compile_requests
+from ._serving import NATIVE_REQUESTS, ClientStream, FacadeDevice, FacadeServer, FacadeSession
+from .connection import Connection
+from .core import LogLevel, Message, encode
+from .sensor import Reading, Sensor, SensorSampler, SensorSet
+
+__all__ = ["ClientConnection", "DeviceServer", "RequestContext"]
+
+logger = logging.getLogger(__name__)
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _is_native(method: F) -> F:
+    """Mark a request's method as one that armillary answers itself where it is not overridden."""
+    method._is_native = True  # type: ignore[attr-defined]
+    return method
+
+
+class ClientConnection(Connection["DeviceServer"]):
+    """The connection of one client of a server.
+
+    Args:
+        owner: the server.
+        limit: the longest line accepted, in bytes.
+    """
+
+    session: FacadeSession
+    """armillary's side of it, once it has begun."""
+
+    def __init__(self, owner: DeviceServer, limit: int) -> None:
+        super().__init__(owner, True, limit)
+        self._samplers_lock: asyncio.Lock | None = None
+        guest = owner.guest
+        if guest is not None:
+            self._stream = ClientStream(guest, self)
+
+    @property
+    def samplers_lock(self) -> asyncio.Lock:
+        """For methods that override ``request_sensor_sampling``: held while samplers are changed."""
+        if self._samplers_lock is None:
+            self._samplers_lock = asyncio.Lock()
+        return self._samplers_lock
+
+    def set_sampler(self, s: Sensor[Any], sampler: SensorSampler[Any] | None) -> None:
+        """Put a sampler, or nothing, in the place of the one that a sensor has, which is closed."""
+        self.session.samplers.set_sampler(s, sampler)
+
+    def get_sampler(self, s: Sensor[Any]) -> SensorSampler[Any] | None:
+        """The sampler of a sensor, or None."""
+        return self.session.samplers.get_sampler(s)
+
+    def sensor_update(self, s: Sensor[Any], reading: Reading[Any]) -> None:
+        """Send a reading to the client, as ``#sensor-status``."""
+        session = self.session
+        session.send_async_inform(session.device.status_of(s, reading))
+
+    async def drain(self) -> None:
+        """Wait until the client has read enough for more to be sent; at once if it has.
+
+        Raises:
+            OSError: the connection broke meanwhile.
+        """
+        if self.session.is_behind:
+            await call_trio(self.session.wait_drained)
+            if self._error is not None:
+                raise self._error
+
+    def close(self) -> None:
+        """Send what waits, then close. Returns at once; `wait_closed` waits."""
+        self._is_closing = True
+        if self._outbox is None:
+            super().close()
+        else:
+            self.session.close()
+
+    def abort(self) -> None:
+        """Close at once, and drop what waits."""
+        super().abort()
+        if self._outbox is not None:
+            self.session.abort("aborted by the server")
+
+    def begin_session(self, session: FacadeSession) -> None:
+        """Called by armillary, when it begins to serve the client."""
+        self.session = session
+        self._outbox = session.outbox
+
+    def end_session(self) -> None:
+        """Called by armillary, when the client is none any more."""
+        self._is_closing = True
+        self.owner._connections.discard(self)
+
+
+class _Run:
+    """One start of a server: what it holds until its stop."""
+
+    def __init__(self, server: DeviceServer, guest: Guest) -> None:
+        self.guest = guest
+        self.hold: Hold = guest.hold()
+        self.listener = HostListener()
+        self.is_up: asyncio.Future[None] = server.loop.create_future()
+        self.task: GuestTask[None] = guest.start_soon(self._serve, server, name=f"serve {server!r}")
+
+    async def _serve(self, server: DeviceServer) -> None:
+        limits = Limits.of(
+            server._limit, server._max_pending, server._max_pending, max(1, server.max_backlog)
+        )
+        if not self.is_up.done():
+            self.is_up.set_result(None)
+        await FacadeServer.serve(server._device, [self.listener], limits, 0.0, trio.TASK_STATUS_IGNORED)
+
+
+class DeviceServer:
+    """A KATCP device on an asyncio loop.
+
+    Subclass it, define `VERSION`, `BUILD_STATE` and ``async def request_...`` methods, and `start` it.
+
+    Args:
+        host: the address to listen on; every interface if empty.
+        port: the TCP port, 0 for a free one.
+        limit: the longest line accepted, in bytes.
+        max_pending: requests in progress at once, for the whole server. Clients are not read while there are
+            as many.
+        max_backlog: bytes that a client may leave unread before an inform costs it its connection; twice
+            `limit` if None.
+        loop: the loop that the server runs on; the current one if None.
+
+    Raises:
+        TypeError: `VERSION` or `BUILD_STATE` is not defined.
+    """
+
+    VERSION: ClassVar[str]
+    """Name and version of the device's interface."""
+    BUILD_STATE: ClassVar[str]
+    """Name and version of the software."""
+
+    _handlers: ClassVar[dict[bytes, RequestHandler]]
+    task_handlers: ClassVar[dict[bytes, RequestHandler]]
+    """The requests by wire name, each answered by a task."""
+    hooks_messages: ClassVar[bool] = False
+    """Whether the class overrides `handle_message`."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.hooks_messages = cls.handle_message is not DeviceServer.handle_message
+        cls.task_handlers = compile_requests(cls, {})
+        cls._handlers = cls.task_handlers if cls.hooks_messages else compile_requests(cls, NATIVE_REQUESTS)
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        limit: int = DEFAULT_LIMIT,
+        max_pending: int = 100,
+        max_backlog: int | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        for kind in ("VERSION", "BUILD_STATE"):
+            if not getattr(self, kind, None):
+                raise TypeError(f"{type(self).__name__} does not define {kind}")
+        self.loop = asyncio.get_event_loop() if loop is None else loop
+        """The loop that the server runs on."""
+        self.server: asyncio.AbstractServer | None = None
+        """What listens, while the server runs."""
+        self._host = host
+        self._port = port
+        self._limit = limit
+        self._max_pending = max_pending
+        self._max_backlog = 2 * limit if max_backlog is None else max_backlog
+        self._device = FacadeDevice(self, self._handlers)
+        self._connections: set[ClientConnection] = set()
+        self._service_tasks: list[asyncio.Task[Any]] = []
+        self._run: _Run | None = None
+        self._stopping: asyncio.Task[None] | None = None
+        self._stopped = asyncio.Event()
+        self._failure: BaseException | None = None
+
+    # -- what it is ---------------------------------------------------------------------------------------
+
+    @property
+    def sensors(self) -> SensorSet:
+        """The device's sensors."""
+        return self._device.sensors
+
+    @property
+    def max_backlog(self) -> int:
+        """Bytes that a client may leave unread before an inform costs it its connection."""
+        return self._max_backlog
+
+    @max_backlog.setter
+    def max_backlog(self, value: int) -> None:
+        self._max_backlog = value
+        for session in self._device.sessions:
+            session.outbox.bound = value
+
+    @property
+    def sockets(self) -> tuple[socket.socket, ...]:
+        """The sockets that listen; none before `start`."""
+        return () if self.server is None else tuple(self.server.sockets)  # type: ignore[attr-defined]
+
+    @property
+    def service_tasks(self) -> tuple[asyncio.Task[Any], ...]:
+        """The tasks that run as part of the server."""
+        return tuple(self._service_tasks)
+
+    @property
+    def guest(self) -> Guest | None:
+        """The trio run that serves the clients, while the server runs."""
+        return None if self._run is None else self._run.guest
+
+    # -- its life -----------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Listen, and serve clients until `stop`.
+
+        Raises:
+            RuntimeError: the server is running.
+            OSError: the address cannot be listened on; the server is as it was.
+        """
+        if self._run is not None or self._is_stopping:
+            raise RuntimeError("Server is already running")
+        run = self._run = _Run(self, Guest.of(self.loop))
+        try:
+            self.server = await self.loop.create_server(
+                partial(ClientConnection, self, self._limit), self._host, self._port
+            )
+            await run.is_up
+        except BaseException:
+            self._run = None
+            if self.server is not None:
+                self.server.close()
+                self.server = None
+            await self._end_run(run)  # noqa: ASYNC102 - asyncio: cancelled once, not for ever
+            raise
+        self._stopped.clear()
+        self._failure = None
+        if any(task.done() for task in self._service_tasks):  # it failed before there was a server to halt
+            self.halt()
+
+    def halt(self, cancel: bool = True) -> asyncio.Task[None]:
+        """Begin to stop, and return the task that does it.
+
+        Args:
+            cancel: whether requests in progress are cancelled, or may finish.
+        """
+        if self._is_stopping and self._stopping is not None:
+            if cancel:
+                self._device.halt(drain=0.0)
+            return self._stopping
+        run, self._run = self._run, None
+        self._stopping = self.loop.create_task(self._stop(run, cancel))
+        return self._stopping
+
+    async def stop(self, cancel: bool = True) -> None:
+        """Stop, and wait until it is done. Harmless if the server is not running.
+
+        Args:
+            cancel: whether requests in progress are cancelled, or may finish.
+
+        Raises:
+            Exception: what `on_stop` or a service task raised.
+        """
+        await self.halt(cancel)
+
+    async def join(self) -> None:
+        """Wait until the server has stopped.
+
+        Raises:
+            Exception: what `on_stop` or a service task raised.
+        """
+        await self._stopped.wait()
+        if self._stopping is not None and self._stopping.done() and not self._stopping.cancelled():
+            self._stopping.exception()  # who joins has heard of it
+        if self._failure is not None:
+            raise self._failure
+
+    async def on_stop(self) -> None:
+        """What a subclass does at the end: when clients and requests are gone, before service tasks end."""
+
+    @property
+    def _is_stopping(self) -> bool:
+        return self._stopping is not None and not self._stopping.done()
+
+    async def _stop(self, run: _Run | None, cancel: bool) -> None:
+        try:
+            try:
+                if run is not None:
+                    await self._end_run(run, cancel)
+                    await self.on_stop()
+            except BaseException as error:
+                self._failure = error
+                raise
+            finally:
+                await self._end_service_tasks()  # noqa: ASYNC102 - as above
+            if self._failure is not None:
+                raise self._failure
+        finally:
+            self._stopped.set()
+
+    async def _end_run(self, run: _Run, cancel: bool = True) -> None:
+        """Disconnect the clients, and wait until nothing of them is left."""
+        server, self.server = self.server, None
+        if server is not None:
+            server.close()
+        self._device.halt(drain=0.0 if cancel else math.inf)
+        if not self._device.servers:
+            run.task.cancel("the server could not listen")
+        try:
+            await run.task.wait()
+        finally:
+            run.hold.release()
+
+    # -- service tasks ------------------------------------------------------------------------------------
+
+    def add_service_task(self, task: asyncio.Task[Any]) -> None:
+        """Let a task run as part of the server: it is cancelled when the server stops.
+
+        If it raises (other than a cancellation), the server halts, and `stop` or `join` raises the same.
+        """
+        self._service_tasks.append(task)
+        task.add_done_callback(self._service_task_done)
+
+    def _service_task_done(self, task: asyncio.Task[Any]) -> None:
+        if task.cancelled() or task.exception() is None:
+            if task in self._service_tasks:
+                self._service_tasks.remove(task)
+        elif self._run is not None:
+            error = task.exception()
+            logger.warning(
+                "Halting the server because task %r raised %s", task.get_name(), error, exc_info=error
+            )
+            self.halt().add_done_callback(_look_at)
+
+    async def _end_service_tasks(self) -> None:
+        """Cancel the service tasks, wait for them, and keep what the first of them raised."""
+        tasks, self._service_tasks = self._service_tasks, []
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        for task in tasks:
+            if not task.cancelled() and self._failure is None:
+                self._failure = task.exception()
+
+    # -- informs and messages -----------------------------------------------------------------------------
+
+    def mass_inform(self, name: str, *args: Any) -> None:
+        """Send an inform to every client.
+
+        Raises:
+            ValueError: the name is outside its grammar.
+            TypeError: an argument has no KATCP type; nothing was sent.
+        """
+        self._device.mass_inform(name, *args)
+
+    def send_version_info(self, ctx: RequestContext, *, send_reply: bool = True) -> None:
+        """Send the informs that a client gets when it connects, and as the answer to ``?version-list``."""
+        ctx.informs(version_informs(self._device), send_reply=send_reply)
+
+    async def unhandled_request(self, ctx: RequestContext, req: Message) -> None:
+        """Answer a request that has no handler."""
+        raise InvalidReply(f"unknown request {req.name}")
+
+    def handle_message(self, conn: ClientConnection, msg: Message) -> None:
+        """Called with each message of a client; here, it answers requests."""
+        conn.session.answer_message(msg)
+
+    def _connection_made(self, conn: ClientConnection) -> None:
+        if self._run is None or conn._stream is None:
+            conn.abort()
+            return
+        self._connections.add(conn)
+        self._run.listener.deliver(conn._stream)
+
+    def _connection_lost(self, conn: ClientConnection, exc: Exception | None) -> None:
+        self._connections.discard(conn)
+
+    def _eof_received(self, conn: ClientConnection) -> bool:
+        return True  # the client may still read
+
+    # -- requests -----------------------------------------------------------------------------------------
+
+    async def _native(self, request: Callable[..., Any], ctx: RequestContext, *arguments: Any) -> Any:
+        """Let armillary answer: for methods that an override calls."""
+        if inspect.iscoroutinefunction(request):
+            return await call_trio(request, self._device, ctx, *arguments)
+        return request(self._device, ctx, *arguments)
+
+    @_is_native
+    async def request_help(self, ctx: RequestContext, name: str | None = None) -> None:
+        """List the requests that this server answers, or describe one of them.
+
+        Without an argument, one inform for each request with its name and what it does in a line; with the
+        name of a request, one inform with all that is known of it.
+        """
+        await self._native(StandardRequests.request_help, ctx, name)
+
+    @_is_native
+    async def request_halt(self, ctx: RequestContext) -> None:
+        """Stop the server: disconnect every client and serve no more."""
+        ctx.reply("ok")
+        self.halt()
+
+    @_is_native
+    async def request_watchdog(self, ctx: RequestContext) -> None:
+        """Answer ok, to show that the server is alive."""
+
+    @_is_native
+    async def request_version_list(self, ctx: RequestContext) -> None:
+        """List the versions of the protocol, of the library, and of the device."""
+        self.send_version_info(ctx)
+
+    @_is_native
+    async def request_sensor_list(self, ctx: RequestContext, name: str | None = None) -> int:
+        """Describe the sensors: all, the one of that name, or those whose name matches /regex/."""
+        count: int = await self._native(StandardRequests.request_sensor_list, ctx, name)
+        return count
+
+    @_is_native
+    async def request_sensor_value(self, ctx: RequestContext, name: str | None = None) -> int:
+        """Read the sensors: all, the one of that name, or those whose name matches /regex/."""
+        count: int = await self._native(StandardRequests.request_sensor_value, ctx, name)
+        return count
+
+    @_is_native
+    async def request_sensor_sampling(
+        self,
+        ctx: RequestContext,
+        name: str,
+        strategy: SensorSampler.Strategy | None = None,
+        *args: bytes,
+    ) -> tuple[Any, ...]:
+        """Query or set how sensors are sampled for this client.
+
+        With a name alone, tell its strategy. With a strategy (none, auto, event, period, differential,
+        event-rate or differential-rate) and its parameters, set it; then the name may be a comma-separated
+        list of names, of which all or none are set.
+        """
+        word = None if strategy is None else encode(strategy)
+        words: tuple[Any, ...] = await self._native(
+            StandardRequests.request_sensor_sampling, ctx, name, word, *args
+        )
+        return words
+
+    @_is_native
+    async def request_client_list(self, ctx: RequestContext) -> None:
+        """List the addresses of the connected clients."""
+        await self._native(StandardRequests.request_client_list, ctx)
+
+    @_is_native
+    async def request_log_level(self, ctx: RequestContext, level: LogLevel | None = None) -> LogLevel:
+        """Query or set the least level of log informs, for all clients."""
+        current: LogLevel = await self._native(StandardRequests.request_log_level, ctx, level)
+        return current
+
+    class LogHandler(NativeLogHandler):
+        """Sends log records to every client of a server, as ``#log`` informs.
+
+        Records of this package and of armillary are left out: they would speak of the clients to themselves.
+        Records of other threads are handed over to the server's loop; at most 1000 wait.
+
+        Args:
+            server: whose clients are told.
+        """
+
+        OWN_LOGGERS = ("aiokatcp.", "armillary.")
+
+        def __init__(self, server: DeviceServer) -> None:
+            self._server = server
+            super().__init__(server._device)
+
+        def _attach(self) -> None:
+            pass  # the server knows its loop
+
+        def _is_at_home(self) -> bool:
+            try:
+                return asyncio.get_running_loop() is self._server.loop
+            except RuntimeError:
+                return False
+
+        def _run_at_home(self, function: Callable[..., object], *arguments: Any) -> None:
+            self._server.loop.call_soon_threadsafe(function, *arguments)
+
+
+DeviceServer.task_handlers = compile_requests(DeviceServer, {})
+DeviceServer._handlers = compile_requests(DeviceServer, NATIVE_REQUESTS)
+
+
+def _look_at(task: asyncio.Task[Any]) -> None:
+    """Its error was logged, and comes out of join: asyncio need not warn that nobody looked at it."""
+    if not task.cancelled():
+        task.exception()
