@@ -95,6 +95,7 @@ SAME: dict[str, list[bytes]] = {
         b"?sensor-sampling temperature differential 2\n?sensor-sampling temperature\n",
         b"?sensor-sampling counter differential 2\n?sensor-sampling counter\n",
         b"?sensor-sampling label event-rate 0.5 3600\n?sensor-sampling label\n",
+        b"?sensor-sampling label event-rate 0.5 inf\n?sensor-sampling label\n",
         b"?sensor-sampling temperature differential-rate 1 0.5 3600\n",
         b"?sensor-sampling\n",
         b"?sensor-sampling nobody\n?sensor-sampling nobody event\n",
@@ -254,9 +255,9 @@ DIFFERENCES = [
     ),
     Difference(
         STRICT,
-        b"?sensor-sampling label event-rate 1 inf\n",
-        [STATUS % (b"label", b"\\@"), b"!sensor-sampling ok label event-rate 1.0 inf\n"],
-        [b"!sensor-sampling fail longest\\_must\\_be\\_a\\_finite\\_number,\\_not\\_inf\n"],
+        b"?sensor-sampling label event-rate inf inf\n",
+        [STATUS % (b"label", b"\\@"), b"!sensor-sampling ok label event-rate inf inf\n"],
+        [b"!sensor-sampling fail shortest\\_must\\_be\\_a\\_finite\\_number,\\_not\\_inf\n"],
     ),
     Difference(
         "armillary has the flag T, and is not aiokatcp",

@@ -11,7 +11,7 @@ __all__ = ["hook", "unhook"]
 
 
 def hook(loop: asyncio.AbstractEventLoop, method: str, before: Callable[[], object]) -> None:
-    """Call `before` each time before ``loop.method()``, until `unhook`. A second hook of a method replaces it.
+    """Call `before` each time before ``loop.method()``, until `unhook`. A later hook replaces it.
 
     Loops have no such hooks of their own; an attribute of the loop object hides the method of its class. What
     somebody else has put there is called as well.

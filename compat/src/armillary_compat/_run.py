@@ -201,7 +201,9 @@ class GuestRun:
         in this thread.
         """
         if not self.loop.is_running() and not self.loop.is_closed():
-            self.loop.run_until_complete(self.aclose())
+            # What is cleaned up may start another.
+            while (run := GuestRun.of(self.loop)) is not None:
+                self.loop.run_until_complete(run.aclose())
 
 
 def _is_running_here(loop: asyncio.AbstractEventLoop) -> bool:

@@ -250,8 +250,8 @@ class GuestTask(Generic[T]):
         try:
             with self._scope:
                 future.set_result(await _unprotected(async_fn, args))
-                return  # noqa: ASYNC104
-            future.complete_cancelled()
+            if self._scope.cancelled_caught:
+                future.complete_cancelled()
         except BaseException as error:  # noqa: BLE001, ASYNC103 - the task ends here, and its future gets it
             self._fail(error)
         finally:

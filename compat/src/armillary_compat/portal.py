@@ -217,7 +217,7 @@ class _PortalThread(threading.Thread):
     def run(self) -> None:
         try:
             anyio.run(self._serve, backend="trio")
-        except BaseException as error:
+        except BaseException as error:  # noqa: ASYNC103 - there is no task here; it goes to who started us
             if self._ready.done():
                 raise
             self._ready.set_exception(error)
@@ -250,12 +250,11 @@ class _Call(Generic[T]):
         try:
             with self.scope:
                 self.future.set_result(await self._async_fn(*self._args))
-                return
-            self.future.set_exception(CancelledError("the call was cancelled"))
+            if self.scope.cancelled_caught:
+                self.future.set_exception(CancelledError("the call was cancelled"))
         except BaseException as error:  # noqa: BLE001, ASYNC103 - the task ends here, and its caller gets it
-            self.future.set_exception(
-                without_cancellation(error) or CancelledError("the portal was shut down")
-            )
+            rest = without_cancellation(error)
+            self.future.set_exception(rest or CancelledError("the portal was shut down"))
 
 
 def _call_and_log(function: Callable[..., object], args: tuple[Any, ...]) -> None:
