@@ -221,7 +221,8 @@ class HostDriver:
 
     def _rest(self, timeout: float) -> None:
         if timeout <= 0:
-            self._queued = self._loop.call_soon(self._take_turn, context=self._context)
+            if self._queued is None:
+                self._queued = self._loop.call_soon(self._take_turn, context=self._context)
             return
         deadline = self._clock.deadline
         if deadline == math.inf and timeout >= _LONGEST_SLEEP:

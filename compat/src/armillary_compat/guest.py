@@ -7,6 +7,7 @@ the loop's callbacks while the guest runs. The two sides of one call are in `arm
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
 from types import TracebackType
@@ -142,6 +143,8 @@ class Guest:
 
     def end(self) -> None:
         """Cancel everything in the guest. It takes no more tasks; its cleanup goes on after this returns."""
+        if self._ended.done():
+            return
         if not self._is_ending:
             self._is_ending = True
             self._run.activate()
@@ -182,7 +185,7 @@ class Guest:
 
     def _leave(self) -> None:
         self._users -= 1
-        if not self._users and not self._ended.done():
+        if not self._users:
             self.end()
 
 
@@ -241,7 +244,7 @@ class GuestTask(Generic[T]):
             if not future.cancelled():
                 error = future.exception()
                 if error is not None:
-                    raise error  # noqa: B904 - the cancellation is its context, not its cause
+                    raise error  # noqa: B904, ASYNC104 - the cancellation is its context, not its cause
             raise
 
     @trio.lowlevel.enable_ki_protection
@@ -293,7 +296,9 @@ class _TaskFuture(asyncio.Future[T]):
 
     def cancel(self, msg: Any | None = None) -> bool:
         if not self.done():
-            self._scope.cancel(reason="the asyncio task that waits for this one was cancelled")
+            # Not now: asyncio.Runner cancels its main task in a signal handler, in the middle of anything.
+            reason = "the asyncio task that waits for this one was cancelled"
+            self.get_loop().call_soon(functools.partial(self._scope.cancel, reason))
         return False
 
     def complete_cancelled(self) -> None:
@@ -311,7 +316,7 @@ class _Ended(asyncio.Future[None]):
 
     def cancel(self, msg: Any | None = None) -> bool:
         if not self.done():
-            self._guest.end()
+            self.get_loop().call_soon(self._guest.end)
         return False
 
     def complete(self) -> None:

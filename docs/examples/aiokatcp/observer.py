@@ -3,8 +3,9 @@
 import asyncio
 from typing import List
 
-import aiokatcp
 from telescope import Mode, start
+
+import aiokatcp
 
 
 # [watcher]

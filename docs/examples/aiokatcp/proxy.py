@@ -2,8 +2,9 @@
 
 import asyncio
 
-import aiokatcp
 from telescope import Mode, start
+
+import aiokatcp
 
 
 # [proxy]

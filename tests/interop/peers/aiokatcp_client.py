@@ -4,8 +4,9 @@ import asyncio
 import sys
 from typing import Any
 
-import aiokatcp
 from told import obey_async, orders_async, raw, tell, text
+
+import aiokatcp
 
 # Seconds within which a mirror is in step, or never.
 PATIENCE = 12.0

@@ -6,8 +6,9 @@ import logging
 import sys
 from typing import Any
 
-import aiokatcp
 from told import obey_async, orders_async, raw, tell, text
+
+import aiokatcp
 
 TIME = 1234567890.5
 
