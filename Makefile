@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DEMO ?=
 TESTS ?=
 
-.PHONY: demo test lint bench docs peers clean
+.PHONY: demo test lint bench bench-compat docs peers clean
 
 demo: $(VENV)/.runtime
 	@$(BIN)/armillary demo $(DEMO)
@@ -24,6 +24,10 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev peers
 	$(BIN)/python -m benchmarks.katcp
+
+bench-compat: $(VENV)/.dev peers
+	$(BIN)/python -m benchmarks.aiokatcp
+	$(BIN)/python -m benchmarks.compat crossings
 
 docs: $(VENV)/.docs
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
