@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 
 __all__ = ["AsHost", "ClientEngine", "FacadeConnection"]
 
+# Requests of one turn of the loop that leave together. More keeps the server waiting while its next ones are
+# made; fewer makes more system calls. Of 50 at once, 16 gave the most per second.
+_TOGETHER = 16
+
 _client_logger = logging.getLogger("aiokatcp.client")
 
 
@@ -66,7 +70,7 @@ class ClientEngine(PersistentClient):
         self._guest = guest
         self._host, self._port = client.host, client.port
         self._limit = client._limit
-        self._face: Connection[Any] | None = None
+        self._face: _Face | None = None
         self.hub = _Informs(self._client)
         self.mirrors = Mirrors(self.hub, _client_logger)
         super().__init__(
@@ -113,7 +117,7 @@ class ClientEngine(PersistentClient):
             raise ConnectFailed(f"could not connect to {self._host}:{self._port}: {error}") from error
 
     def _make_face(self, stream: HostStream) -> Connection[Any]:
-        face = self._face = Connection(_Owner(self._client), False, self._limit)
+        face = self._face = _Face(_Owner(self._client), False, self._limit)
         face._stream = stream
         return face
 
@@ -153,6 +157,21 @@ class _Owner:
                 client.handle_message(conn, msg)
 
 
+class _Face(Connection[_Owner]):
+    """What a client's program is shown of a connection."""
+
+    link: FacadeConnection | None = None
+    """armillary's side of it, once that has begun."""
+
+    def buffer_updated(self, nbytes: int) -> None:
+        # No trio task need run for most of what comes. One waits for the end, and for whatever came before it
+        # did: while it is not waiting, that goes first.
+        if self.link is None or self._stream is None or self._stream._reader is None:
+            super().buffer_updated(nbytes)
+        else:
+            self.link.feed(bytes(self._buffer[:nbytes]))
+
+
 class FacadeConnection(NativeConnection):
     """One connection of a client.
 
@@ -162,14 +181,15 @@ class FacadeConnection(NativeConnection):
         rest: as for `armillary.katcp.connection.Connection`.
     """
 
-    def __init__(self, client: weakref.ref[Client], face: Connection[Any], *rest: Any) -> None:
+    def __init__(self, client: weakref.ref[Client], face: _Face, *rest: Any) -> None:
         super().__init__(*rest)
         self.face = face
+        face.link = self
         self.logger = face.logger
         face._outbox = self.outbox
         self._client = client
         self._loop = asyncio.get_running_loop()
-        self._is_flush_due = False
+        self._held_back = 0
         self._conversation.on_stray = self._stray
         owner = client()
         self._is_hooked = owner is not None and owner._overrides("handle_message")
@@ -179,12 +199,14 @@ class FacadeConnection(NativeConnection):
 
     def send_soon(self) -> None:
         """One callback of the loop sends what all its tasks ask in one turn: cheaper than a writer task."""
-        if not self._is_flush_due:
-            self._is_flush_due = True
+        if not self._held_back:
             self._loop.call_soon(self._flush)
+        self._held_back += 1
+        if self._held_back % _TOGETHER == 0:
+            self.outbox.flush()
 
     def _flush(self) -> None:
-        self._is_flush_due = False
+        self._held_back = 0
         self.outbox.flush()
 
     def _hand_over(self, message: WireMessage) -> None:

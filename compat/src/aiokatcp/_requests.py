@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, cast
 
 from armillary.katcp.device import RequestHandler, request_methods
@@ -108,7 +109,8 @@ def compile_requests(cls: type[DeviceServer], natives: dict[str, Native]) -> dic
             function=_in_task(function) if native is None else native,
             # armillary's own take a strategy as its bytes.
             decode=compile_arguments(name, native or function, 2),
-            may_suspend=native is None or inspect.iscoroutinefunction(native),
+            may_suspend=inspect.iscoroutinefunction(native),
+            needs_room=native is None or inspect.iscoroutinefunction(native),
             help=help_text,
             timeout_hint=0.0,
         )
@@ -127,42 +129,66 @@ def _in_task(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def answer_in_task(server: DeviceServer, ctx: RequestContext, awaitable: Any) -> Any:
     """What a handler returned, or, if that has to be awaited, an answer that a task will make."""
-    if not inspect.isawaitable(awaitable):
-        return awaitable
-    coroutine = awaitable if inspect.iscoroutine(awaitable) else _await(awaitable)
+    if type(awaitable) is not CoroutineType:
+        if not inspect.isawaitable(awaitable):
+            return awaitable
+        awaitable = _await(awaitable)
     deferred = ctx.defer(lambda: task.cancelling() or task.cancel())
-    task = server.loop.create_task(_answer(coroutine, deferred))
-
-    def finished(_: object) -> None:
-        if deferred.is_settled:
-            return
-        # It never ran, or was left by what is no Exception.
-        coroutine.close()
-        if task.cancelled():
-            _abandon(deferred)
-        else:
-            deferred.fail(RuntimeError(f"the handler of ?{ctx.name} was left by {task.exception()!r}"))
-
-    task.add_done_callback(finished)
+    task = server.loop.create_task(_Answering(awaitable, deferred))
     return deferred
 
 
-async def _answer(coroutine: Coroutine[Any, Any, Any], deferred: Deferred) -> None:
-    try:
-        result = await coroutine
-    except asyncio.CancelledError:
-        _abandon(deferred)
-        raise
-    except Exception as error:  # noqa: BLE001 - a handler's failure is its client's reply
-        deferred.fail(error)
-    else:
-        deferred.answer(result)
+class _Answering(Coroutine[Any, Any, Any]):
+    """A handler's coroutine, whose end answers its request.
 
+    A coroutine around it would not do: a task that is cancelled before its first step never enters one, and
+    a callback of the task costs another turn of the loop for every request.
+    """
 
-def _abandon(deferred: Deferred) -> None:
-    if not deferred.is_settled:
-        cast(RequestContext, deferred.ctx).logger.info("request %r cancelled", deferred.ctx.name)
-        deferred.abandon()
+    __slots__ = ("_coroutine", "_deferred")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], deferred: Deferred) -> None:
+        self._coroutine = coroutine
+        self._deferred = deferred
+
+    def send(self, value: Any) -> Any:
+        return self._step(self._coroutine.send, value)
+
+    def throw(self, *error: Any) -> Any:
+        return self._step(self._coroutine.throw, *error)
+
+    def close(self) -> None:
+        self._coroutine.close()
+        self._abandon()
+
+    def __await__(self) -> Any:
+        raise RuntimeError("expected to be run by a task")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._coroutine, name)  # frames and names, for debuggers and reprs
+
+    def _step(self, step: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return step(*arguments)
+        except StopIteration as finished:
+            result = finished.value
+        except asyncio.CancelledError:
+            self._abandon()
+            raise
+        except Exception as error:  # noqa: BLE001 - a handler's failure is its client's reply
+            self._deferred.fail(error)
+            result = None
+        except BaseException as error:
+            self._deferred.fail(RuntimeError(f"the handler was left by {error!r}"))
+            raise
+        self._deferred.answer(result)
+        raise StopIteration(result)
+
+    def _abandon(self) -> None:
+        deferred = self._deferred
+        if not deferred.is_settled:
+            cast(RequestContext, deferred.ctx).logger.info("request %r cancelled", deferred.ctx.name)
+            deferred.abandon()
 
 
 async def _await(awaitable: Awaitable[Any]) -> Any:

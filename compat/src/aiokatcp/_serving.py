@@ -153,6 +153,8 @@ class FacadeSession(Session):
         self.samplers = ConnectionSamplers(connection)
         self.logger = connection.logger  # type: ignore[assignment]
         self._is_hooked = self.owner.hooks_messages
+        self._stream = stream
+        stream.sink = self.take
         connection.begin_session(self)
 
     def make_context(self, message: WireMessage) -> RequestContext:
@@ -175,8 +177,12 @@ class FacadeSession(Session):
         self.owner.send_version_info(greeting, send_reply=False)
         self.outbox.flush()
 
+    def nudge(self) -> None:
+        self._stream.nudge()
+
     def _leave(self) -> None:
         super()._leave()
+        self._stream.sink = None
         self.connection.end_session()
 
     def _dispatch(self, message: WireMessage | ValueError) -> _Suspended | None:

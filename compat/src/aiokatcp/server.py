@@ -9,7 +9,7 @@ import math
 import socket
 from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 import trio
 
@@ -122,15 +122,18 @@ class _Run:
         self.guest = guest
         self.hold: Hold = guest.hold()
         self.listener = HostListener()
-        self.is_up: asyncio.Future[None] = server.loop.create_future()
+        self._is_up: asyncio.Future[None] = server.loop.create_future()
         self.task: GuestTask[None] = guest.start_soon(self._serve, server, name=f"serve {server!r}")
 
+    async def wait_up(self) -> None:
+        """Wait until clients are served. Raises what keeps them from it."""
+        await asyncio.wait([self._is_up, self.task.future], return_when=asyncio.FIRST_COMPLETED)
+        if self.task.future.done():
+            await self.task.wait()
+
     async def _serve(self, server: DeviceServer) -> None:
-        limits = Limits.of(
-            server._limit, server._max_pending, server._max_pending, max(1, server.max_backlog)
-        )
-        if not self.is_up.done():
-            self.is_up.set_result(None)
+        self._is_up.set_result(None)
+        limits = server._limits()
         await FacadeServer.serve(server._device, [self.listener], limits, 0.0, trio.TASK_STATUS_IGNORED)
 
 
@@ -151,6 +154,7 @@ class DeviceServer:
 
     Raises:
         TypeError: `VERSION` or `BUILD_STATE` is not defined.
+        ValueError: `limit` or `max_pending` is below 1.
     """
 
     VERSION: ClassVar[str]
@@ -192,13 +196,20 @@ class DeviceServer:
         self._limit = limit
         self._max_pending = max_pending
         self._max_backlog = 2 * limit if max_backlog is None else max_backlog
+        self._limits()  # checked here, where whoever chose them is told
         self._device = FacadeDevice(self, self._handlers)
         self._connections: set[ClientConnection] = set()
         self._service_tasks: list[asyncio.Task[Any]] = []
+        # Held while the server starts, and while it stops.
+        self._changing = asyncio.Lock()
         self._run: _Run | None = None
         self._stopping: asyncio.Task[None] | None = None
+        self._is_cancelling = False
         self._stopped = asyncio.Event()
-        self._failure: BaseException | None = None
+        self._failure: Exception | None = None
+
+    def _limits(self) -> Limits:
+        return Limits.of(self._limit, self._max_pending, self._max_pending, max(1, self._max_backlog))
 
     # -- what it is ---------------------------------------------------------------------------------------
 
@@ -236,56 +247,63 @@ class DeviceServer:
     # -- its life -----------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Listen, and serve clients until `stop`.
+        """Listen, and serve clients until `stop`. If the server is stopping, wait for the end of that first.
 
         Raises:
             RuntimeError: the server is running.
             OSError: the address cannot be listened on; the server is as it was.
         """
-        if self._run is not None or self._is_stopping:
-            raise RuntimeError("Server is already running")
-        run = self._run = _Run(self, Guest.of(self.loop))
-        try:
-            self.server = await self.loop.create_server(
-                partial(ClientConnection, self, self._limit), self._host, self._port
-            )
-            await run.is_up
-        except BaseException:
-            self._run = None
-            if self.server is not None:
-                self.server.close()
-                self.server = None
-            await self._end_run(run)  # noqa: ASYNC102 - asyncio: cancelled once, not for ever
-            raise
-        self._stopped.clear()
-        self._failure = None
+        async with self._changing:
+            if self._run is not None:
+                raise RuntimeError("Server is already running")
+            run = self._run = _Run(self, Guest.of(self.loop))
+            try:
+                # In two steps, because a cancellation must not lose sight of sockets that listen already.
+                self.server = await self.loop.create_server(
+                    partial(ClientConnection, self, self._limit),
+                    self._host,
+                    self._port,
+                    start_serving=False,
+                )
+                await run.wait_up()
+                await self.server.start_serving()
+            except BaseException:
+                self._run = None
+                await self._end_run(run, 0.0)  # noqa: ASYNC102 - asyncio: cancelled once, not for ever
+                raise
+            self._stopped.clear()
+            self._failure = None
         if any(task.done() for task in self._service_tasks):  # it failed before there was a server to halt
-            self.halt()
+            self._halt_for_service_task()
 
     def halt(self, cancel: bool = True) -> asyncio.Task[None]:
         """Begin to stop, and return the task that does it.
 
         Args:
-            cancel: whether requests in progress are cancelled, or may finish.
+            cancel: whether requests in progress are cancelled, or may finish. They are cancelled if any call
+                says so.
         """
-        if self._is_stopping and self._stopping is not None:
-            if cancel:
-                self._device.halt(drain=0.0)
-            return self._stopping
-        run, self._run = self._run, None
-        self._stopping = self.loop.create_task(self._stop(run, cancel))
+        if self._stopping is None or self._stopping.done():
+            self._is_cancelling = cancel
+            self._stopping = self.loop.create_task(self._stop())
+        elif cancel and not self._is_cancelling:
+            self._is_cancelling = True
+            self._device.halt(drain=0.0)
         return self._stopping
 
     async def stop(self, cancel: bool = True) -> None:
         """Stop, and wait until it is done. Harmless if the server is not running.
 
         Args:
-            cancel: whether requests in progress are cancelled, or may finish.
+            cancel: see `halt`.
 
         Raises:
             Exception: what `on_stop` or a service task raised.
+
+        If this is cancelled, the server goes on stopping.
         """
-        await self.halt(cancel)
+        # Shielded also because requests and service tasks, which are cancelled meanwhile, may call this.
+        await asyncio.shield(self.halt(cancel))
 
     async def join(self) -> None:
         """Wait until the server has stopped.
@@ -294,44 +312,47 @@ class DeviceServer:
             Exception: what `on_stop` or a service task raised.
         """
         await self._stopped.wait()
-        if self._stopping is not None and self._stopping.done() and not self._stopping.cancelled():
-            self._stopping.exception()  # who joins has heard of it
+        if self._stopping is not None:
+            _look_at(self._stopping)  # who joins has heard of it
         if self._failure is not None:
             raise self._failure
 
     async def on_stop(self) -> None:
         """What a subclass does at the end: when clients and requests are gone, before service tasks end."""
 
-    @property
-    def _is_stopping(self) -> bool:
-        return self._stopping is not None and not self._stopping.done()
-
-    async def _stop(self, run: _Run | None, cancel: bool) -> None:
-        try:
+    async def _stop(self) -> None:
+        async with self._changing:
+            run, self._run = self._run, None
             try:
                 if run is not None:
-                    await self._end_run(run, cancel)
-                    await self.on_stop()
-            except BaseException as error:
-                self._failure = error
-                raise
+                    await self._stop_running(run)
             finally:
-                await self._end_service_tasks()  # noqa: ASYNC102 - as above
-            if self._failure is not None:
-                raise self._failure
-        finally:
-            self._stopped.set()
+                self._stopped.set()
 
-    async def _end_run(self, run: _Run, cancel: bool = True) -> None:
+    async def _stop_running(self, run: _Run) -> None:
+        try:
+            await self._end_run(run, 0.0 if self._is_cancelling else math.inf)
+            await self.on_stop()
+        except Exception as error:
+            self._failure = error
+            raise
+        finally:
+            await self._end_service_tasks()  # noqa: ASYNC102 - as above
+        if self._failure is not None:
+            raise self._failure
+
+    async def _end_run(self, run: _Run, drain: float) -> None:
         """Disconnect the clients, and wait until nothing of them is left."""
         server, self.server = self.server, None
         if server is not None:
             server.close()
-        self._device.halt(drain=0.0 if cancel else math.inf)
-        if not self._device.servers:
-            run.task.cancel("the server could not listen")
+        self._device.halt(drain=drain)
         try:
-            await run.task.wait()
+            if self._device.servers:
+                await run.task.wait()
+            else:  # it has not even begun to serve
+                run.task.cancel("the server could not start")
+                await asyncio.wait([run.task.future])
         finally:
             run.hold.release()
 
@@ -349,12 +370,14 @@ class DeviceServer:
         if task.cancelled() or task.exception() is None:
             if task in self._service_tasks:
                 self._service_tasks.remove(task)
-        elif self._run is not None:
-            error = task.exception()
-            logger.warning(
-                "Halting the server because task %r raised %s", task.get_name(), error, exc_info=error
-            )
-            self.halt().add_done_callback(_look_at)
+            return
+        error = task.exception()
+        logger.warning("Halting the server because task %r raised %s", task.get_name(), error, exc_info=error)
+        if self._run is not None:
+            self._halt_for_service_task()
+
+    def _halt_for_service_task(self) -> None:
+        self.halt().add_done_callback(_look_at)
 
     async def _end_service_tasks(self) -> None:
         """Cancel the service tasks, wait for them, and keep what the first of them raised."""
@@ -365,7 +388,7 @@ class DeviceServer:
             await asyncio.wait(tasks)
         for task in tasks:
             if not task.cancelled() and self._failure is None:
-                self._failure = task.exception()
+                self._failure = cast("Exception | None", task.exception())
 
     # -- informs and messages -----------------------------------------------------------------------------
 
@@ -513,5 +536,5 @@ DeviceServer._handlers = compile_requests(DeviceServer, NATIVE_REQUESTS)
 
 def _look_at(task: asyncio.Task[Any]) -> None:
     """Its error was logged, and comes out of join: asyncio need not warn that nobody looked at it."""
-    if not task.cancelled():
+    if task.done() and not task.cancelled():
         task.exception()

@@ -15,7 +15,8 @@ _CANCELLATIONS = (trio.Cancelled, asyncio.CancelledError)
 def without_cancellation(error: BaseException) -> BaseException | None:
     """What of an exception, or of a group, is more than having been cancelled; None if nothing is."""
     if isinstance(error, BaseExceptionGroup):
-        return error.split(_CANCELLATIONS)[1]
+        cancelled, rest = error.split(_CANCELLATIONS)
+        return error if cancelled is None else rest
     return None if isinstance(error, _CANCELLATIONS) else error
 
 

@@ -25,12 +25,13 @@ class Interrupts:
     Get one by `install`, and call `uninstall` as often.
     """
 
-    __slots__ = ("_pending", "_users", "in_turn")
+    __slots__ = ("_exit", "_is_pressed", "_users", "in_turn")
 
     def __init__(self) -> None:
         self.in_turn = False
         """True while trio's scheduler runs. Set it as the first thing of a turn."""
-        self._pending: BaseException | None = None
+        self._is_pressed = False
+        self._exit: BaseException | None = None
         self._users: dict[object, Callable[[], None]] = {}
 
     @classmethod
@@ -68,26 +69,41 @@ class Interrupts:
             # It may have arrived between the loop's taking a queued turn and the turn's beginning.
             for poke in self._users.values():
                 poke()
-        elif self._pending is None or trio.lowlevel.currently_ki_protected():
-            self._pending = self._pending or KeyboardInterrupt()
+        elif not self._is_pressed or trio.lowlevel.currently_ki_protected():
+            self._is_pressed = True
             return
         else:
-            self._pending = None
+            self._is_pressed = False
         raise KeyboardInterrupt
 
     def deliver(self, error: BaseException) -> None:
         """Raise `error`, a KeyboardInterrupt or SystemExit out of a task, after this turn."""
-        self._pending = error
+        self._exit = error
 
-    def end_turn(self, loop: asyncio.AbstractEventLoop) -> None:
-        """The last thing of a turn. What is to be delivered comes out of a callback of its own.
+    def end_turn(self) -> None:
+        """The last thing of a turn that is a callback of the loop: what was kept back comes out of it."""
+        self.in_turn = False
+        if self._exit is not None or self._is_pressed:
+            _raise(self._take())
 
-        The turn itself may have been taken inside somebody's task or protocol, who would get it otherwise.
+    def end_turn_inside(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The same for a turn that the host's code takes, in the middle of a task or of a protocol.
+
+        Ctrl-C is not meant for that task. What has ended a task of trio's comes out at once, as asyncio lets
+        it out at once, and counts on that when it ends a loop. A protocol would hand either to its transport,
+        and not every loop's transports pass it on.
         """
         self.in_turn = False
-        if self._pending is not None:
-            error, self._pending = self._pending, None
-            loop.call_soon(_raise, error)
+        if self._exit is not None and asyncio.current_task(loop) is not None:
+            _raise(self._take())
+        if self._exit is not None or self._is_pressed:
+            loop.call_soon(_raise, self._take())
+
+    def _take(self) -> BaseException:
+        error = self._exit or KeyboardInterrupt()
+        self._exit = None
+        self._is_pressed = False
+        return error
 
 
 def _raise(error: BaseException) -> None:

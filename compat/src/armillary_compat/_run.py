@@ -200,10 +200,16 @@ class GuestRun:
         Of asyncio's tasks that leaves a warning. A trio run that is never finished would leave trio unusable
         in this thread.
         """
-        if not self.loop.is_running() and not self.loop.is_closed():
-            # What is cleaned up may start another.
-            while (run := GuestRun.of(self.loop)) is not None:
-                self.loop.run_until_complete(run.aclose())
+        loop = self.loop
+        if loop.is_running() or loop.is_closed():
+            return
+        # What is cleaned up may start another run.
+        while (run := GuestRun.of(loop)) is not None:
+            closing = loop.create_task(run.aclose())
+            closing.add_done_callback(lambda _: loop.stop())
+            # Not `run_until_complete`: a stop that Ctrl-C has left behind in the loop would end that too early.
+            while not closing.done():
+                loop.run_forever()
 
 
 def _is_running_here(loop: asyncio.AbstractEventLoop) -> bool:

@@ -28,7 +28,8 @@ __all__ = ["Driver", "HostDriver", "LoopClock", "StockDriver", "driver_for", "wh
 
 logger = logging.getLogger(__name__)
 
-# Trio never sleeps longer than this, in seconds; with no deadline at all, it means for ever.
+# Trio sleeps no longer than this at a time, in seconds, and then looks when the next deadline is. A timer of
+# the host's needs no such limit.
 _LONGEST_SLEEP = 24 * 60 * 60
 # How far from its time, in seconds, a timer of the host still counts as on time. Smaller than what any loop
 # can tell apart makes a turn for nothing; larger makes deadlines late.
@@ -148,13 +149,13 @@ class HostDriver:
         if self._is_asked_for and not self._interrupts.in_turn:
             assert self._queued is not None
             self._queued.cancel()
-            self._turn(internals.WOKEN, with_events=False)
+            self._turn(internals.WOKEN, is_inside=True)
 
     def wake(self, task: trio.lowlevel.Task, result: outcome.Outcome[Any]) -> None:
         assert self._scheduler is not None
         self._scheduler.reschedule(task, result)
         if self._queued is None and not self._interrupts.in_turn:
-            self._turn(internals.WOKEN, with_events=False)
+            self._turn(internals.WOKEN, is_inside=True)
 
     def poke(self) -> None:
         if self._queued is not None:
@@ -187,12 +188,12 @@ class HostDriver:
             return
         self._turn(internals.NOTHING_NEW)
 
-    def _turn(self, otherwise: Iterable[Any] | None, *, with_events: bool = True) -> None:
+    def _turn(self, otherwise: Iterable[Any] | None, *, is_inside: bool = False) -> None:
         """Run what is runnable, and see to the next turn.
 
         Args:
             otherwise: what to send to the scheduler if there are no I/O events; None for no turn then.
-            with_events: whether to look for events.
+            is_inside: the host's code takes the turn; it is not kept waiting by a look for events.
         """
         interrupts = self._interrupts
         interrupts.in_turn = True
@@ -202,7 +203,7 @@ class HostDriver:
             self._is_asked_for = False
             scheduler = self._scheduler
             if scheduler is not None:
-                events = (scheduler.events() if with_events else None) or otherwise
+                events = (None if is_inside else scheduler.events()) or otherwise
                 if events is not None:
                     self._rest(scheduler.turn(events))
         except StopIteration:
@@ -217,19 +218,20 @@ class HostDriver:
             raise
         finally:
             sniffed.name = library
-            interrupts.end_turn(self._loop)
+            if is_inside:
+                interrupts.end_turn_inside(self._loop)
+            else:
+                interrupts.end_turn()
 
     def _rest(self, timeout: float) -> None:
         if timeout <= 0:
             if self._queued is None:
                 self._queued = self._loop.call_soon(self._take_turn, context=self._context)
             return
-        deadline = self._clock.deadline
-        if deadline == math.inf and timeout >= _LONGEST_SLEEP:
-            until = math.inf
-        else:
+        until = self._clock.deadline
+        if timeout < _LONGEST_SLEEP:
             # Trio also sleeps for less than until the next deadline: to see whether all tasks are blocked.
-            until = min(deadline, self._loop.time() + timeout)
+            until = min(until, self._loop.time() + timeout)
         self._sleeps_until = until
         # A timer that goes off too early is cheaper than a new one for each deadline that moves away.
         if self._timer is not None and (until < self._timer_at or until == math.inf):
@@ -300,10 +302,10 @@ class StockDriver:
         self._interrupts.in_turn = True
         try:
             self._enter()
-            while self._calls:
+            if self._calls:
                 self._calls.popleft()()
         finally:
-            self._interrupts.end_turn(self._loop)
+            self._interrupts.end_turn()
 
     def _enter(self) -> None:
         """Another loop of this thread may have run meanwhile, and had a guest too."""

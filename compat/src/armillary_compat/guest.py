@@ -272,6 +272,7 @@ class GuestTask(Generic[T]):
             for leaf in leaves(rest):
                 if isinstance(leaf, KeyboardInterrupt | SystemExit):
                     self._guest._run.interrupts.deliver(leaf)
+                    future.exception()  # it is known: the loop need not report it as well
                     break
 
 

@@ -60,6 +60,8 @@ class HostStream(trio.abc.Stream):
         self._reader: trio.lowlevel.Task | None = None
         self._writers: trio.Event | None = None
         self._gone: trio.Event | None = None
+        self.sink: Callable[[bytes], bool] | None = None
+        """Offered what arrives while a task waits for it; it takes it, or returns False."""
         self.peer_name = "gone"
         """Who is at the other end: ``1.2.3.4:80``, ``[::1]:80`` or ``unix``."""
 
@@ -75,6 +77,8 @@ class HostStream(trio.abc.Stream):
         """Bytes arrived. A task that waits for them runs before this returns."""
         reader = self._reader
         if reader is not None:
+            if self.sink is not None and self.sink(data):
+                return
             self._reader = None
             self._guest.wake(reader, Value(data))
             return
@@ -83,6 +87,10 @@ class HostStream(trio.abc.Stream):
         if self._unread_bytes > _UNREAD and not self._is_reading_paused and self._transport is not None:
             self._is_reading_paused = True
             self._transport.pause_reading()
+
+    def nudge(self) -> None:
+        """Let the task that waits in `receive_some` go on, with nothing."""
+        self._wake_reader()
 
     def eof_received(self) -> None:
         """The other end will send no more. Our side stays open."""

@@ -40,7 +40,9 @@ class RequestHandler:
     decode: Decoder
     """Decodes the request's arguments."""
     may_suspend: bool
-    """Whether the function is an ``async def``."""
+    """Whether the function is an ``async def``, which only a task of trio can run."""
+    needs_room: bool
+    """Whether it may take a while, and has to wait for its turn."""
     help: str
     """Its docstring."""
     timeout_hint: float
@@ -231,6 +233,7 @@ def _compile_requests(cls: type[Device], *, strict: bool = False) -> None:
             function=function,
             decode=decode,
             may_suspend=inspect.iscoroutinefunction(function),
+            needs_room=inspect.iscoroutinefunction(function),
             help=help_text,
             timeout_hint=getattr(function, "request_timeout_hint", 0.0),
         )

@@ -113,6 +113,7 @@ class Session:
         "_farewell",
         "_high_water",
         "_is_draining",
+        "_is_nudged",
         "_max_pending",
         "_nursery",
         "_parser",
@@ -163,6 +164,7 @@ class Session:
         self._scope = trio.CancelScope(shield=True)
         self._farewell: str | None = None
         self._is_draining = False
+        self._is_nudged = False
         self._closed_for_reading = False
         self.malformed = 0
         """Lines that were no messages."""
@@ -335,9 +337,10 @@ class Session:
                 outbox.abort()
                 self._on_broken(error)
                 return
-            if not data:
+            if not data and not self._is_nudged:
                 await self._client_closed()
                 return
+            self._is_nudged = False
             if not self._is_draining:
                 outbox.cork()
                 served = 0
@@ -349,7 +352,43 @@ class Session:
             return False
         handler = self.device.request_handlers.get(message.name)
         # A plain function never waits, so ?watchdog is answered however busy the device is.
-        return handler is None or handler.may_suspend
+        return handler is None or handler.needs_room
+
+    def take(self, data: bytes) -> bool:
+        """Answer what a read brought, from outside of trio's tasks: for streams that can hand it over so.
+
+        Only while the reading task waits for it. What needs a task, or has to wait, is left to that task.
+
+        Returns:
+            Whether the data was taken; if not, it goes to the reading task.
+        """
+        if self._unanswered or self._is_draining or self.is_behind:
+            return False
+        messages = self._parser.append(data)
+        self.outbox.cork()
+        for position, message in enumerate(messages):
+            if position == _BURST or not self._is_immediate(message):
+                self._unanswered.extend(messages[position:])
+                break
+            self._dispatch(message)
+        self.outbox.flush()
+        if self._unanswered or self.is_behind:
+            self._is_nudged = True
+            self.nudge()
+        return True
+
+    def nudge(self) -> None:
+        """End the reading task's wait, with nothing; for a stream that hands its data to `take`."""
+        raise NotImplementedError
+
+    def _is_immediate(self, message: WireMessage | ValueError) -> bool:
+        """Whether a message can be answered here and now."""
+        if isinstance(message, ValueError) or message.mtype is not _REQUEST:
+            return True
+        handler = self.device.request_handlers.get(message.name)
+        if handler is None or handler.may_suspend:
+            return False
+        return not handler.needs_room or (self.pending < self._max_pending and not self._turnstile.is_full)
 
     async def _wait_room(self) -> None:
         self.outbox.flush()

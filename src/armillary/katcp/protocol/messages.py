@@ -7,6 +7,7 @@ escaped by the ``katcp-codec`` package. Inside armillary the codec's own message
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import ClassVar, NamedTuple, Self
 
@@ -197,6 +198,9 @@ def line(mtype: MessageType, name: bytes, mid: int | None, arguments: list[bytes
     return bytes(WireMessage(mtype, name, mid, arguments, False))
 
 
+# A program uses few names, many times. More keeps more of them in memory; with fewer, each use of one that was
+# forgotten is checked again, which takes two microseconds.
+@functools.lru_cache(1024)
 def wire_name(name: str) -> bytes:
     """The bytes of a message name.
 
