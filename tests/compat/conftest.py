@@ -34,3 +34,11 @@ def host(request: pytest.FixtureRequest) -> Host:
     """Runs a test's coroutine function, once on each kind of loop."""
     chosen: Host = request.param
     return chosen
+
+
+@pytest.fixture(params=["hosted", "stock"])
+def driver(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Who gives a test's guests their turns: the host's callbacks, or trio's guest mode as it comes."""
+    chosen: str = request.param
+    monkeypatch.setenv("ARMILLARY_GUEST", chosen)
+    return chosen

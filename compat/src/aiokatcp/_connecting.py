@@ -70,9 +70,9 @@ class ClientEngine(PersistentClient):
         self._guest = guest
         self._host, self._port = client.host, client.port
         self._limit = client._limit
-        self._face: _Face | None = None
+        self._face: Connection[_Owner] | None = None
         self.hub = _Informs(self._client)
-        self.mirrors = Mirrors(self.hub, _client_logger)
+        self.mirrors = Mirrors(self.hub, _MirrorLogger(self))  # type: ignore[arg-type]  # as good as a logger
         super().__init__(
             TYPES,
             self._dial_host,
@@ -113,11 +113,11 @@ class ClientEngine(PersistentClient):
     async def _dial_host(self) -> trio.abc.Stream:
         try:
             return await open_host_stream(self._guest, self._host, self._port, protocol=self._make_face)
-        except (OSError, ValueError, OverflowError) as error:
+        except Exception as error:  # an impossible port or host too is why there is no connection
             raise ConnectFailed(f"could not connect to {self._host}:{self._port}: {error}") from error
 
     def _make_face(self, stream: HostStream) -> Connection[Any]:
-        face = self._face = _Face(_Owner(self._client), False, self._limit)
+        face = self._face = Connection(_Owner(self._client), False, self._limit)
         face._stream = stream
         return face
 
@@ -126,6 +126,18 @@ class ClientEngine(PersistentClient):
         return FacadeConnection(
             self._client, self._face, stream, nursery, self._hub, self._mids, self._types, limit
         )
+
+
+class _MirrorLogger(logging.LoggerAdapter[logging.Logger]):
+    """The client's logger as it is while there is a connection: with the address of the server."""
+
+    def __init__(self, engine: ClientEngine) -> None:
+        super().__init__(_client_logger, {})
+        self._engine = engine
+
+    def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
+        address = self._engine.address
+        return (msg if address is None else f"{msg} [{address}]"), kwargs
 
 
 def _tell_state(client: weakref.ref[Client], state: ClientState) -> None:
@@ -157,21 +169,6 @@ class _Owner:
                 client.handle_message(conn, msg)
 
 
-class _Face(Connection[_Owner]):
-    """What a client's program is shown of a connection."""
-
-    link: FacadeConnection | None = None
-    """armillary's side of it, once that has begun."""
-
-    def buffer_updated(self, nbytes: int) -> None:
-        # No trio task need run for most of what comes. One waits for the end, and for whatever came before it
-        # did: while it is not waiting, that goes first.
-        if self.link is None or self._stream is None or self._stream._reader is None:
-            super().buffer_updated(nbytes)
-        else:
-            self.link.feed(bytes(self._buffer[:nbytes]))
-
-
 class FacadeConnection(NativeConnection):
     """One connection of a client.
 
@@ -181,12 +178,14 @@ class FacadeConnection(NativeConnection):
         rest: as for `armillary.katcp.connection.Connection`.
     """
 
-    def __init__(self, client: weakref.ref[Client], face: _Face, *rest: Any) -> None:
+    def __init__(self, client: weakref.ref[Client], face: Connection[_Owner], *rest: Any) -> None:
         super().__init__(*rest)
         self.face = face
-        face.link = self
         self.logger = face.logger
         face._outbox = self.outbox
+        assert face._stream is not None
+        # No trio task need run for most of what comes.
+        face._stream.sink = self.take
         self._client = client
         self._loop = asyncio.get_running_loop()
         self._held_back = 0

@@ -5,9 +5,13 @@ from __future__ import annotations
 import errno
 import os
 
+import trio
+
 from armillary.errors import ArmillaryError, ConnectionClosed
 
 __all__ = ["ClientClosed", "ConnectionLost", "NotConnected", "failure_of"]
+
+_STREAM_ENDED = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
 class NotConnected(ConnectionClosed, BrokenPipeError):
@@ -41,4 +45,6 @@ def failure_of(error: BaseException | None) -> Exception:
         return error
     while isinstance(error, ArmillaryError):
         error = error.__cause__
-    return error if isinstance(error, OSError | ValueError) else ConnectionLost()
+    if not isinstance(error, Exception) or isinstance(error, _STREAM_ENDED):
+        return ConnectionLost()
+    return error

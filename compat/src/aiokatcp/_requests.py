@@ -10,7 +10,7 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any, cast
 
 from armillary.katcp.device import RequestHandler, request_methods
-from armillary.katcp.protocol.messages import WireMessage
+from armillary.katcp.protocol.messages import FailReply, WireMessage
 from armillary.katcp.requests import Deferred
 from armillary.katcp.requests import RequestContext as NativeContext
 
@@ -106,9 +106,9 @@ def compile_requests(cls: type[DeviceServer], natives: dict[str, Native]) -> dic
         native = natives.get(name) if getattr(function, "_is_native", False) else None
         handlers[name.encode("ascii")] = RequestHandler(
             name=name,
-            function=_in_task(function) if native is None else native,
-            # armillary's own take a strategy as its bytes.
-            decode=compile_arguments(name, native or function, 2),
+            function=_in_task(name, function) if native is None else native,
+            # armillary's own take a strategy as its bytes; those of the class decode what they get.
+            decode=list if native is None else compile_arguments(name, native, 2),
             may_suspend=inspect.iscoroutinefunction(native),
             needs_room=native is None or inspect.iscoroutinefunction(native),
             help=help_text,
@@ -117,14 +117,25 @@ def compile_requests(cls: type[DeviceServer], natives: dict[str, Native]) -> dic
     return dict(sorted(handlers.items()))
 
 
-def _in_task(function: Callable[..., Any]) -> Callable[..., Any]:
+def _in_task(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """Answer a request with a method of a server, as a task of the server's loop."""
+    decode = compile_arguments(name, function, 2)
 
-    def start(device: Device, ctx: RequestContext, *values: Any) -> Any:
+    def start(device: Device, ctx: RequestContext, *arguments: bytes) -> Any:
         server = ctx.session.connection.owner
+        try:
+            values = decode(list(arguments))
+        except FailReply as error:
+            if not ctx.session.has_unstarted:
+                raise
+            return answer_in_task(server, ctx, _raise(error))  # not before those that came earlier
         return answer_in_task(server, ctx, function(server, ctx, *values))
 
     return start
+
+
+async def _raise(error: Exception) -> None:
+    raise error
 
 
 def answer_in_task(server: DeviceServer, ctx: RequestContext, awaitable: Any) -> Any:
@@ -135,6 +146,7 @@ def answer_in_task(server: DeviceServer, ctx: RequestContext, awaitable: Any) ->
         awaitable = _await(awaitable)
     deferred = ctx.defer(lambda: task.cancelling() or task.cancel())
     task = server.loop.create_task(_Answering(awaitable, deferred))
+    ctx.session.latest = awaitable
     return deferred
 
 

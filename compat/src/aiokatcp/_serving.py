@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
+import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, cast
 
 import trio
 
 from armillary.katcp.device import Device, RequestHandler
-from armillary.katcp.protocol.messages import WireMessage
+from armillary.katcp.protocol.messages import FailReply, InvalidReply, WireMessage
 from armillary.katcp.requests import Deferred
 from armillary.katcp.server import DeviceServer as NativeServer
-from armillary.katcp.session import Session
+from armillary.katcp.session import FAREWELL_TIMEOUT, Session
 from armillary.katcp.standard_requests import StandardRequests
 from armillary_compat.streams import HostStream
 
@@ -52,6 +55,9 @@ NATIVE_REQUESTS: dict[str, Callable[..., Any]] = {
     "sensor-value": StandardRequests.request_sensor_value,
     "sensor-sampling": StandardRequests.request_sensor_sampling,
 }
+
+
+_NATIVE_NAMES = frozenset([name.encode("ascii") for name in NATIVE_REQUESTS])
 
 
 class FacadeDevice(Device):
@@ -103,10 +109,42 @@ class FacadeServer(NativeServer):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.logger = logging.getLogger("aiokatcp.server")
+        self.idle = trio.Event()
+        """Set when no request is in progress any more."""
 
     def make_session(self, stream: trio.abc.Stream) -> FacadeSession:
         assert isinstance(stream, ClientStream)
         return FacadeSession(self, stream, next(self.device.serials))
+
+    def _begin_drain(self) -> None:
+        """Take no more requests; disconnect the clients when the running ones have ended.
+
+        All of them then, because what a request has to say to all at its end is for all.
+        """
+        self._is_ending = True
+        for session in self.sessions:
+            cast(FacadeSession, session).take_no_more()
+        self.nursery.start_soon(self._end_sessions, trio.current_time() + self._drain)
+
+    async def _end_sessions(self, deadline: float) -> None:
+        try:
+            with trio.CancelScope(deadline=deadline):
+                while self.turnstile.running:
+                    if self.idle.is_set():
+                        self.idle = trio.Event()
+                    with trio.move_on_after(FAREWELL_TIMEOUT):
+                        await self.idle.wait()
+                        continue
+                    for session in tuple(self.sessions):
+                        cast(FacadeSession, session).abort_if_stuck()
+        finally:
+            # Shielded: who makes the answers is not a task of ours, and has to end before we do.
+            with trio.CancelScope(shield=True):
+                for deferred in tuple(self.deferred):
+                    deferred.cancel()
+                await self._wait_deferred()
+            for session in tuple(self.sessions):
+                session.begin_drain("server shutting down", -math.inf)
 
 
 class ClientStream(HostStream):
@@ -120,13 +158,15 @@ class ClientStream(HostStream):
     def __init__(self, guest: Guest, connection: ClientConnection) -> None:
         super().__init__(guest)
         self.connection = connection
+        self._unlogged = b""  # the part of a message that has been sent
 
     def send_nowait(self, data: bytes | memoryview) -> int:
         sent = super().send_nowait(data)
         logger = self.connection.logger
         if sent and logger.isEnabledFor(logging.DEBUG):
-            for line in bytes(data).splitlines(keepends=True):
-                logger.debug("Sent message %r", line)
+            *messages, self._unlogged = (self._unlogged + bytes(data)).split(b"\n")
+            for message in messages:
+                logger.debug("Sent message %r", message + b"\n")
         return sent
 
 
@@ -154,6 +194,9 @@ class FacadeSession(Session):
         self.logger = connection.logger  # type: ignore[assignment]
         self._is_hooked = self.owner.hooks_messages
         self._stream = stream
+        self._sent_before = -1
+        self.latest: CoroutineType[Any, Any, Any] | None = None
+        """The handler that was made a task last."""
         stream.sink = self.take
         connection.begin_session(self)
 
@@ -167,13 +210,33 @@ class FacadeSession(Session):
         suspended = self._call(wire, handler) if wire.mtype is Message.Type.REQUEST else None
         assert suspended is None, "every handler is a task of its own"
 
+    @property
+    def has_unstarted(self) -> bool:
+        """Whether there is a handler whose task has not begun: it was asked for earlier than what comes now."""
+        return self.latest is not None and inspect.getcoroutinestate(self.latest) == inspect.CORO_CREATED
+
+    def take_no_more(self) -> None:
+        """Answer the requests in progress, and take no others."""
+        self._is_draining = True
+        self._unanswered.clear()
+
+    def abort_if_stuck(self) -> None:
+        """End at once if the client has read nothing since the last call: its requests might wait for ever."""
+        sent = self.outbox.bytes_sent
+        if self.outbox.backlog and sent == self._sent_before:
+            self.abort("the client does not read")
+        self._sent_before = sent
+
+    def send_informs(self, encoded: bytes) -> None:
+        self.outbox.send(encoded)  # what a handler sends to a client that does not read is its own affair
+
     def deferred_done(self, deferred: Deferred, **outcome: Any) -> None:
         if self.gone.is_set():
             self.connection.warn_unsent()
         super().deferred_done(deferred, **outcome)
 
     def _greet(self) -> None:
-        greeting = RequestContext(self.connection, Message.inform("version-connect"))
+        greeting = RequestContext(self.connection, Message.request("version-connect"))
         self.owner.send_version_info(greeting, send_reply=False)
         self.outbox.flush()
 
@@ -192,12 +255,26 @@ class FacadeSession(Session):
         if connection.logger.isEnabledFor(logging.DEBUG):
             connection.logger.debug("Received message %r", bytes(message))
         if not self._is_hooked:
+            if message.name in _NATIVE_NAMES and message.mtype is Message.Type.REQUEST and self.has_unstarted:
+                return self._call(message, self.owner.task_handlers[message.name])
             return super()._dispatch(message)
         try:
             self.owner.handle_message(connection, Message.from_wire(message))
         except Exception:
             connection.logger.exception("Exception in message handler")
         return None
+
+    def _request_done(self) -> None:
+        super()._request_done()
+        server = cast(FacadeServer, self.server)
+        if not server.turnstile.running:
+            server.idle.set()
+
+    def _fail(self, ctx: RequestContext, error: Exception) -> None:  # type: ignore[override]
+        if ctx.replied and isinstance(error, FailReply | InvalidReply):
+            self._log_to_client(b"error", self.HANDLER_LOG, str(error).encode("utf-8", "replace"))
+        else:
+            super()._fail(ctx, error)
 
     def _log_failure(self, ctx: Any, error: Exception) -> None:
         ctx.logger.error("uncaught exception while handling %r", ctx.name, exc_info=error)

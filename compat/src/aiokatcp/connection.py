@@ -174,14 +174,14 @@ class Connection(asyncio.BufferedProtocol, Generic[Owner]):
             if data:
                 self.warn_unsent()
             return
-        if self.logger.isEnabledFor(logging.DEBUG):
-            for msg in msgs:
-                self.logger.debug("Sent message %r", bytes(msg))
         if self._outbox is not None:
             self._outbox.send(data)
             self._outbox.flush()
-        else:
-            self._transport.write(data)
+            return
+        if self.logger.isEnabledFor(logging.DEBUG):
+            for msg in msgs:
+                self.logger.debug("Sent message %r", bytes(msg))
+        self._transport.write(data)
 
     async def drain(self) -> None:
         """Wait until the other end has read enough for more to be sent; at once if it has.

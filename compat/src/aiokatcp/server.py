@@ -26,7 +26,7 @@ from armillary_compat.streams import HostListener
 from ._requests import RequestContext, compile_requests
 from ._serving import NATIVE_REQUESTS, ClientStream, FacadeDevice, FacadeServer, FacadeSession
 from .connection import Connection
-from .core import LogLevel, Message, encode
+from .core import LogLevel, Message, decode, encode
 from .sensor import Reading, Sensor, SensorSampler, SensorSet
 
 __all__ = ["ClientConnection", "DeviceServer", "RequestContext"]
@@ -100,6 +100,8 @@ class ClientConnection(Connection["DeviceServer"]):
 
     def abort(self) -> None:
         """Close at once, and drop what waits."""
+        if self._outbox is not None:
+            self._outbox.flush()  # what was sent before, and could have left
         super().abort()
         if self._outbox is not None:
             self.session.abort("aborted by the server")
@@ -250,9 +252,11 @@ class DeviceServer:
         """Listen, and serve clients until `stop`. If the server is stopping, wait for the end of that first.
 
         Raises:
-            RuntimeError: the server is running.
+            RuntimeError: the server is running; or the running loop is not the server's.
             OSError: the address cannot be listened on; the server is as it was.
         """
+        if asyncio.get_running_loop() is not self.loop:
+            raise RuntimeError("expected to be started on the loop that the server was made for")
         async with self._changing:
             if self._run is not None:
                 raise RuntimeError("Server is already running")
@@ -446,7 +450,6 @@ class DeviceServer:
     @_is_native
     async def request_halt(self, ctx: RequestContext) -> None:
         """Stop the server: disconnect every client and serve no more."""
-        ctx.reply("ok")
         self.halt()
 
     @_is_native
@@ -465,10 +468,9 @@ class DeviceServer:
         return count
 
     @_is_native
-    async def request_sensor_value(self, ctx: RequestContext, name: str | None = None) -> int:
+    async def request_sensor_value(self, ctx: RequestContext, name: str | None = None) -> None:
         """Read the sensors: all, the one of that name, or those whose name matches /regex/."""
-        count: int = await self._native(StandardRequests.request_sensor_value, ctx, name)
-        return count
+        ctx.reply("ok", await self._native(StandardRequests.request_sensor_value, ctx, name))
 
     @_is_native
     async def request_sensor_sampling(
@@ -485,10 +487,10 @@ class DeviceServer:
         list of names, of which all or none are set.
         """
         word = None if strategy is None else encode(strategy)
-        words: tuple[Any, ...] = await self._native(
+        _, used, *parameters = await self._native(
             StandardRequests.request_sensor_sampling, ctx, name, word, *args
         )
-        return words
+        return (name, decode(SensorSampler.Strategy, used), *parameters)
 
     @_is_native
     async def request_client_list(self, ctx: RequestContext) -> None:

@@ -25,11 +25,12 @@ class Interrupts:
     Get one by `install`, and call `uninstall` as often.
     """
 
-    __slots__ = ("_exit", "_is_pressed", "_users", "in_turn")
+    __slots__ = ("_exit", "_is_installed", "_is_pressed", "_users", "in_turn")
 
     def __init__(self) -> None:
         self.in_turn = False
         """True while trio's scheduler runs. Set it as the first thing of a turn."""
+        self._is_installed = False
         self._is_pressed = False
         self._exit: BaseException | None = None
         self._users: dict[object, Callable[[], None]] = {}
@@ -50,14 +51,17 @@ class Interrupts:
             found = cls()
             if handler is signal.default_int_handler:
                 signal.signal(signal.SIGINT, found)
+                found._is_installed = True
         found._users[user] = poke
         return found
 
     def uninstall(self, user: object) -> None:
         """The last user's call gives Python its default handler back."""
         self._users.pop(user, None)
-        if not self._users and signal.getsignal(signal.SIGINT) is self:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if self._is_installed and not self._users:
+            self._is_installed = False
+            if signal.getsignal(signal.SIGINT) is self:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Handle the signal: at once outside of a turn, at its end inside one.

@@ -49,6 +49,7 @@ class _Stage:
         self._calls: list[Callable[[], object]] = []
         self._watched: list[int] = []
         self._is_over = False
+        self._scope = trio.CancelScope()
 
     def turn_soon(self) -> None:
         self._is_asked = True
@@ -63,38 +64,55 @@ class _Stage:
         self._watched.remove(descriptor)
 
     def play(self) -> None:
-        first, second, ours, theirs = trio.Event(), trio.Event(), *socket.socketpair()
+        ours, theirs = socket.socketpair()
         with ours, theirs:
+            try:
+                self._play(ours, theirs)
+            finally:
+                self._end()
 
-            async def main() -> str:
+    def _play(self, ours: socket.socket, theirs: socket.socket) -> None:
+        first, second = trio.Event(), trio.Event()
+
+        async def main() -> str:
+            with self._scope:
                 await first.wait()
                 await second.wait()
                 await trio.lowlevel.wait_readable(ours)
                 with trio.move_on_after(0):
                     await trio.sleep_forever()
-                return "over"
+            return "over"
 
-            trio.lowlevel.start_guest_run(
-                main,
-                run_sync_soon_threadsafe=self.call_soon_threadsafe,
-                run_sync_soon_not_threadsafe=self._take_over,
-                done_callback=print,  # called by the turns that this replaces
-                host_uses_signal_set_wakeup_fd=True,
-            )
-            assert self._scheduler is not None
+        trio.lowlevel.start_guest_run(
+            main,
+            run_sync_soon_threadsafe=self.call_soon_threadsafe,
+            run_sync_soon_not_threadsafe=self._take_over,
+            done_callback=print,  # called by the turns that this replaces
+            host_uses_signal_set_wakeup_fd=True,
+        )
+        assert self._scheduler is not None
+        self._take_turns()
+        first.set()
+        self._check(self._is_asked, "the host's code woke a task, and no turn was asked for")
+        self._take_turns()
+        trio.lowlevel.current_trio_token().run_sync_soon(second.set)
+        self._check(len(self._calls) == 1, "a thread woke the run, and nothing was called in the host's")
+        self._take_turns()
+        self._check(len(self._watched) == 1, "a task waited for a socket, and nothing was watched")
+        theirs.send(b".")
+        self._take_turns(self._scheduler.events())
+        self._check(self._is_over, "the run did not end")
+        self._check(not self._watched, "the run ended, and its descriptor is still watched")
+        self._check(self._scheduler.outcome().unwrap() == "over", "the run has no result")
+
+    def _end(self) -> None:
+        """After a failure, give the run turns that nobody asked for: one that is dropped complains later."""
+        self._scope.cancel()
+        for _ in range(_TURNS):
+            if self._is_over or self._scheduler is None:
+                return
+            self._scheduler.wake_up()
             self._take_turns()
-            first.set()
-            self._check(self._is_asked, "the host's code woke a task, and no turn was asked for")
-            self._take_turns()
-            trio.lowlevel.current_trio_token().run_sync_soon(second.set)
-            self._check(len(self._calls) == 1, "a thread woke the run, and nothing was called in the host's")
-            self._take_turns()
-            self._check(len(self._watched) == 1, "a task waited for a socket, and nothing was watched")
-            theirs.send(b".")
-            self._take_turns(self._scheduler.events())
-            self._check(self._is_over, "the run did not end")
-            self._check(not self._watched, "the run ended, and its descriptor is still watched")
-            self._check(self._scheduler.outcome().unwrap() == "over", "the run has no result")
 
     def _take_over(self, first: Callable[[], object]) -> None:
         self._scheduler = internals.Scheduler(first, self)

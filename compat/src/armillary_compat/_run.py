@@ -67,6 +67,7 @@ class GuestRun:
         self._nursery: trio.Nursery | None = None
         self._tenants: list[Tenant] = []
         self._last: Tenant | None = None
+        self._owners: set[asyncio.Task[None]] = set()
         self._news: asyncio.Future[None] | None = None
         self._when_done: Callable[[], object] | None = None
         self._earlier = GuestRun.of(loop)
@@ -106,6 +107,11 @@ class GuestRun:
         if self._nursery is not None:
             self._nursery.start_soon(self._house, tenant)
         self._tell()
+
+    def add_owner(self, owner: asyncio.Task[None]) -> None:
+        """Closing the loop will wait for this task of a tenant, which ends when the tenant is gone."""
+        self._owners.add(owner)
+        owner.add_done_callback(self._drop_owner)
 
     async def aclose(self) -> None:
         """Cancel all tenants, and those that come meanwhile, and wait until the run is over."""
@@ -177,8 +183,7 @@ class GuestRun:
         self.interrupts.uninstall(self)
         if GuestRun.of(self.loop) is self:
             del vars(self.loop)[_ATTRIBUTE]
-            unhook(self.loop, "close")
-            unhook(self.loop, "run_forever")
+            self._leave_loop()
         if self._last is not None:
             self._last.gone(None)
         for tenant in self._tenants:
@@ -187,6 +192,16 @@ class GuestRun:
         self._tell()
         if self._when_done is not None:
             self._when_done()
+
+    def _drop_owner(self, owner: asyncio.Task[None]) -> None:
+        self._owners.discard(owner)
+        self._leave_loop()
+
+    def _leave_loop(self) -> None:
+        """Take the hooks away when nothing is left to wait for, unless a later run needs them."""
+        if not self._owners and GuestRun.of(self.loop) is None:
+            unhook(self.loop, "close")
+            unhook(self.loop, "run_forever")
 
     def _tell(self) -> None:
         """Tenants came or went, or the run is over."""
@@ -203,13 +218,18 @@ class GuestRun:
         loop = self.loop
         if loop.is_running() or loop.is_closed():
             return
+        finishing = loop.create_task(self._finish())
+        finishing.add_done_callback(lambda _: loop.stop())
+        # Not `run_until_complete`: a stop that Ctrl-C has left behind in the loop would end that early.
+        while not finishing.done():
+            loop.run_forever()
+
+    async def _finish(self) -> None:
         # What is cleaned up may start another run.
-        while (run := GuestRun.of(loop)) is not None:
-            closing = loop.create_task(run.aclose())
-            closing.add_done_callback(lambda _: loop.stop())
-            # Not `run_until_complete`: a stop that Ctrl-C has left behind in the loop would end that too early.
-            while not closing.done():
-                loop.run_forever()
+        while (run := GuestRun.of(self.loop)) is not None:
+            await run.aclose()
+        if self._owners:
+            await asyncio.wait(self._owners)
 
 
 def _is_running_here(loop: asyncio.AbstractEventLoop) -> bool:

@@ -45,16 +45,18 @@ class LoopClock(trio.abc.Clock):
         self._loop = loop
         self.deadline = math.inf
         """The next deadline that trio sleeps for, when it last asked how long to sleep."""
+        self.reached = -math.inf
+        """A time that counts as past, though the loop's clock is short of it by less than it can tell apart."""
 
     def start_clock(self) -> None:
         """It runs already."""
 
     def current_time(self) -> float:
-        return self._loop.time()
+        return max(self._loop.time(), self.reached)
 
     def deadline_to_sleep_time(self, deadline: float) -> float:
         self.deadline = deadline
-        return deadline - self._loop.time()
+        return deadline - self.current_time()
 
 
 Main = Callable[[], Awaitable[None]]
@@ -186,6 +188,8 @@ class HostDriver:
             self._timer_at = self._sleeps_until
             self._timer = self._loop.call_later(early + extra, self._take_due_turn, context=self._context)
             return
+        # Or a rounding error leaves trio's deadline in the future: for ever, on a clock that stands still.
+        self._clock.reached = self._sleeps_until
         self._turn(internals.NOTHING_NEW)
 
     def _turn(self, otherwise: Iterable[Any] | None, *, is_inside: bool = False) -> None:

@@ -175,7 +175,9 @@ class Scheduler:
         self._generator: Generator[float, Any, None] = state.unrolled_run_gen
         runner.io_manager = self._io = _HostedIO(runner.io_manager, host)
         runner.entry_queue.wakeup.close()
-        runner.entry_queue.wakeup = _HostedWakeup(runner, host)
+        runner.entry_queue.wakeup = wakeup = _HostedWakeup(runner, host)
+        self.wake_up = wakeup.arrive
+        """Have the run look for what threads want of it, although no thread has said so."""
 
     def turn(self, events: Iterable[Any]) -> float:
         """Run what is runnable; return how many seconds may pass until the next turn, 0 for none.
@@ -260,12 +262,12 @@ class _HostedWakeup:
             return
         self._is_on_its_way = True
         try:
-            self._host.call_soon_threadsafe(self._arrive)
+            self._host.call_soon_threadsafe(self.arrive)
         except BaseException:
             self._is_on_its_way = False
             raise
 
-    def _arrive(self) -> None:
+    def arrive(self) -> None:
         self._is_on_its_way = False
         self._is_woken = True
         if self._waiting is not None:

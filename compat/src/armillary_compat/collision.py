@@ -38,6 +38,8 @@ def warn_of_collision(import_name: str, distribution_name: str) -> None:
         distribution = metadata.distribution(distribution_name)
     except metadata.PackageNotFoundError:
         return
+    if distribution.read_text("METADATA") is None and distribution.read_text("PKG-INFO") is None:
+        return  # an empty directory, left behind by an installer
     warnings.warn(
         f"expected {import_name!r} to come from armillary-compat alone, but {distribution_name}"
         f" {distribution.version} is installed as well, and so nobody knows whose files are imported. To keep"

@@ -43,7 +43,6 @@ class Guest:
         self._users = 0
         self._is_ending = False
         self._ended = _Ended(self)
-        self._owner: asyncio.Task[None] | None = None
         run.move_in(self)
 
     @classmethod
@@ -156,7 +155,7 @@ class Guest:
     @trio.lowlevel.enable_ki_protection
     async def live(self) -> None:
         """The task that holds all others. Called by the run."""
-        self._owner = self.loop.create_task(self._own(), name="the owner of the trio guest")
+        self._run.add_owner(self.loop.create_task(self._own(), name="the owner of the trio guest"))
         with self._scope:
             async with trio.open_nursery() as self._nursery:
                 for context, start in self._unstarted:

@@ -198,7 +198,11 @@ class _PortalThread(threading.Thread):
         """A thread that takes calls."""
         thread = cls()
         thread.start()
-        thread._ready.result()
+        try:
+            thread._ready.result()
+        except BaseException:  # it could not start; or Ctrl-C, and it will start only now
+            thread._ready.add_done_callback(thread._end_unused)
+            raise
         return thread
 
     def stop(self) -> None:
@@ -213,6 +217,10 @@ class _PortalThread(threading.Thread):
             self.token.run_sync_soon(scope.cancel)
         except trio.RunFinishedError:
             pass  # it has ended
+
+    def _end_unused(self, ready: Future[None]) -> None:
+        if ready.exception() is None:
+            self.cancel(self.nursery.cancel_scope)
 
     def run(self) -> None:
         try:

@@ -231,6 +231,20 @@ class Connection:
             if pending.on_done is not None:
                 pending.on_done()
 
+    def take(self, data: bytes) -> bool:
+        """Receive what a read brought, from outside of trio's tasks: for streams that can hand it over so.
+
+        Only while the reading task waits for it.
+
+        Returns:
+            True: the data was taken.
+        """
+        self.last_heard = trio.current_time()
+        self._receive_all(self._parser.append(data))
+        self._send_outgoing()
+        self.outbox.flush()
+        return True
+
     async def _read(self) -> None:
         receive_some = receiver_of(self._stream)
         logger = self.logger
@@ -248,21 +262,21 @@ class Connection:
                 return
             messages = self._parser.append(data)
             while len(messages) > _BURST:
-                self._take(messages[:_BURST])
+                self._receive_all(messages[:_BURST])
                 del messages[:_BURST]
                 await trio.lowlevel.checkpoint()
-            self._take(messages)
-            if self._is_parted:
+            self._receive_all(messages)
+            if self.reason is not None and not self.was_lost:
                 return
             self._send_outgoing()
             self.outbox.flush()
 
-    def _take(self, messages: list[WireMessage | ValueError]) -> None:
+    def _receive_all(self, messages: list[WireMessage | ValueError]) -> None:
         """Take messages from the server, and lines that were none."""
         receive = self.receiver()
         is_traced = self.logger.isEnabledFor(logging.DEBUG)
         for message in messages:
-            if self._is_parted:
+            if self.reason is not None and not self.was_lost:
                 return  # one of us said good-bye: what was said after that concerns nobody
             if isinstance(message, ValueError):
                 self._complain(message)
@@ -270,17 +284,6 @@ class Connection:
             if is_traced:
                 self.logger.debug("Received message %r", bytes(message))
             receive(message)
-
-    @property
-    def _is_parted(self) -> bool:
-        return self.reason is not None and not self.was_lost
-
-    def feed(self, data: bytes) -> None:
-        """Take what was read elsewhere."""
-        self.last_heard = trio.current_time()
-        self._take(self._parser.append(data))
-        self._send_outgoing()
-        self.outbox.flush()
 
     def receiver(self) -> Callable[[WireMessage], object]:
         """What takes the messages of one read."""

@@ -513,7 +513,7 @@ class Session:
             if self._deferred_settled is not None:
                 self._deferred_settled.set()
         self._request_done()
-        if self._is_draining and not self.pending:
+        if self._farewell is not None and not self.pending:
             self._scope.cancel(reason=self._farewell)
 
     async def _wait_deferred(self) -> None:
@@ -534,7 +534,7 @@ class Session:
         """End a session that waited only for its last request."""
         if self.pending:
             return
-        if self._is_draining:
+        if self._farewell is not None:
             self._scope.cancel(reason=self._farewell)
         elif self._closed_for_reading:
             await self._client_closed()

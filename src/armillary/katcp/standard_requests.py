@@ -94,10 +94,10 @@ class StandardRequests:
         """
         sensors = _device(self).sensors
         samplers = ctx.session.samplers
-        if strategy is None:
-            sampling = samplers.get(_find(sensors, name))
-            return (name, *(sampling or _UNSAMPLED).words)
-        async with ctx.session.sampling_lock:
+        async with ctx.session.sampling_lock:  # for a query, too: it tells of what was asked for before
+            if strategy is None:
+                sampling = samplers.get(_find(sensors, name))
+                return (name, *(sampling or _UNSAMPLED).words)
             plan = _plan_sampling(sensors, name, strategy, list(parameters))
             for count, (sensor, sampling) in enumerate(plan, start=1):
                 samplers.subscribe(sensor, sampling)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from armillary.katcp.protocol.lifecycle import TRANSITIONS, ClientEvent, ClientState, Lifecycle
 
@@ -11,9 +11,9 @@ from armillary.katcp.protocol.lifecycle import TRANSITIONS, ClientEvent, ClientS
 class Events(RuleBasedStateMachine):
     """Any events in any order."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.lifecycle = Lifecycle()
+    @initialize(reconnects=st.booleans())
+    def begin(self, reconnects: bool) -> None:
+        self.lifecycle = Lifecycle(reconnects=reconnects)
         self.closing = False
 
     @rule(event=st.sampled_from(ClientEvent))
@@ -23,7 +23,7 @@ class Events(RuleBasedStateMachine):
         changed = self.lifecycle.advance(event)
         after = self.lifecycle.state
         expected = TRANSITIONS.get((before, event), before)
-        if self.closing and expected is ClientState.SLEEPING and changed:
+        if expected is ClientState.SLEEPING and changed and (self.closing or not self.lifecycle.reconnects):
             expected = ClientState.CLOSED
         assert expected is after
         assert changed == (after is not before)
@@ -31,13 +31,14 @@ class Events(RuleBasedStateMachine):
     @invariant()
     def closed_is_final(self) -> None:
         if self.lifecycle.state is ClientState.CLOSED:
-            assert self.closing
+            assert self.closing or not self.lifecycle.reconnects
             assert not any(state is ClientState.CLOSED for state, _ in TRANSITIONS)
 
     @invariant()
     def sleeping_means_there_will_be_another_attempt(self) -> None:
         if self.lifecycle.state is ClientState.SLEEPING:
             assert not self.closing
+            assert self.lifecycle.reconnects
 
 
 TestEvents = Events.TestCase

@@ -198,8 +198,8 @@ def line(mtype: MessageType, name: bytes, mid: int | None, arguments: list[bytes
     return bytes(WireMessage(mtype, name, mid, arguments, False))
 
 
-# A program uses few names, many times. More keeps more of them in memory; with fewer, each use of one that was
-# forgotten is checked again, which takes two microseconds.
+# A program uses few names, many times. More keeps more of them in memory; with fewer, those that were
+# forgotten are checked again at each use, which takes two microseconds.
 @functools.lru_cache(1024)
 def wire_name(name: str) -> bytes:
     """The bytes of a message name.

@@ -1,0 +1,1 @@
+"""The bridge under the façades: what a crossing between asyncio and trio costs."""
