@@ -14,6 +14,8 @@ from aiokatcp import Client, SensorWatcher
 from armillary import katcp
 from armillary.testing import DemoDevice
 
+# Sensors that each of the watchers does not want.
+UNWANTED = ["", "ab", "a"]
 TYPES = [int, float, bool, str, katcp.DeviceStatus]
 
 ACTIONS = st.one_of(
@@ -40,13 +42,12 @@ class Some(SensorWatcher):
 
 
 class Drive:
-    """A device, a client of it, and three watchers that come and go."""
+    """A device, a client of it, and up to three watchers that come and go."""
 
     def __init__(self, device: DemoDevice, client: Client) -> None:
         self.device = device
         self.client = client
-        self.watchers = [SensorWatcher(client), Some(client, "ab"), Some(client, "a")]
-        self.watching: set[int] = set()
+        self.watching: dict[int, Some] = {}
 
     def do(self, action: str, *arguments: Any) -> None:
         sensors = self.device.sensors
@@ -58,12 +59,12 @@ class Drive:
         elif action == "update" and arguments[0] in sensors:
             sensor = sensors[arguments[0]]
             sensor.set_value(sensor.value, arguments[1])
-        elif action == "watch":
-            self.client.add_sensor_watcher(self.watchers[arguments[0]])
-            self.watching.add(arguments[0])
-        elif action == "unwatch":
-            self.client.remove_sensor_watcher(self.watchers[arguments[0]])
-            self.watching.discard(arguments[0])
+        elif action == "watch" and arguments[0] not in self.watching:
+            # A new one: a watcher that was removed is not told what becomes of the sensors that it has.
+            watcher = self.watching[arguments[0]] = Some(self.client, UNWANTED[arguments[0]])
+            self.client.add_sensor_watcher(watcher)
+        elif action == "unwatch" and arguments[0] in self.watching:
+            self.client.remove_sensor_watcher(self.watching.pop(arguments[0]))
         elif action == "restart":
             self.device.restart()
 
@@ -72,11 +73,11 @@ class Drive:
         await self.client.wait_connected()
         await asyncio.sleep(1)
         wanted: set[str] = set()
-        for number in self.watching:
-            watcher = self.watchers[number]
+        for watcher in self.watching.values():
             assert watcher.synced.is_set()
-            unwanted = getattr(watcher, "unwanted", "")
-            there = {name: sensor for name, sensor in self.device.sensors.items() if name not in unwanted}
+            there = {
+                name: sensor for name, sensor in self.device.sensors.items() if name not in watcher.unwanted
+            }
             assert sorted(there) == sorted(watcher.sensors)
             for name, sensor in there.items():
                 mirrored = watcher.sensors[name]
@@ -87,9 +88,9 @@ class Drive:
             assert (name in wanted) == (sensor._observers is not None)
 
 
-@given(st.lists(ACTIONS, min_size=10, max_size=40))
+@given(st.sets(st.integers(0, 2)), st.lists(ACTIONS, min_size=10, max_size=40))
 @settings(max_examples=100, deadline=None)
-def test_mirrors_become_the_device(actions: list[tuple[Any, ...]]) -> None:
+def test_mirrors_become_the_device(watching: set[int], actions: list[tuple[Any, ...]]) -> None:
     """After any mix of changes, watchers and reconnections, a second of quiet makes all of it the same."""
 
     async def main() -> None:
@@ -97,6 +98,8 @@ def test_mirrors_become_the_device(actions: list[tuple[Any, ...]]) -> None:
         async with served(device) as port:
             async with Client("127.0.0.1", port) as client:
                 drive = Drive(device, client)
+                for number in watching:
+                    drive.do("watch", number)
                 for action, *arguments in actions:
                     if action == "pause":
                         await asyncio.sleep(arguments[0])

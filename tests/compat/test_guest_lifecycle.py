@@ -282,6 +282,30 @@ def test_cleanup_that_starts_another_guest(host: Host) -> None:
     assert not trio.lowlevel.in_trio_run()
 
 
+def test_a_loop_that_is_stopped_in_between(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    """Closing a loop also finishes what is left to do when a guest has just ended."""
+
+    class Stop(trio.abc.Instrument):
+        def after_run(self) -> None:
+            asyncio.get_running_loop().stop()
+
+    async def main() -> None:
+        guest = Guest.current()
+        guest.start_soon(trio.sleep_forever)
+        await call_trio(trio.sleep, 0)
+        trio.lowlevel.add_instrument(Stop())
+        asyncio.get_running_loop().call_soon(guest.end)
+
+    loop = host.new_event_loop()
+    loop.run_until_complete(main())
+    loop.run_forever()
+    assert not trio.lowlevel.in_trio_run()
+    loop.close()
+    del loop
+    gc.collect()
+    assert caplog.records == []
+
+
 # -- many loops -------------------------------------------------------------------------------------------
 
 

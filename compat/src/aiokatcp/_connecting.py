@@ -72,7 +72,7 @@ class ClientEngine(PersistentClient):
         self._limit = client._limit
         self._face: Connection[_Owner] | None = None
         self.hub = _Informs(self._client)
-        self.mirrors = Mirrors(self.hub, _MirrorLogger(self))  # type: ignore[arg-type]  # as good as a logger
+        self.mirrors = Mirrors(self.hub, _MirrorLogger(self))
         super().__init__(
             TYPES,
             self._dial_host,
@@ -191,7 +191,7 @@ class FacadeConnection(NativeConnection):
         self._held_back = 0
         self._conversation.on_stray = self._stray
         owner = client()
-        self._is_hooked = owner is not None and owner._overrides("handle_message")
+        self._is_hooked = owner is not None and owner._sees_messages
 
     def receiver(self) -> Callable[[WireMessage], object]:
         return self._hand_over if self._is_hooked else self.receive

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import math
 import warnings
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, ClassVar, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 from armillary.katcp.client import described_type, meaningful_value, only_reading
 from armillary.katcp.protocol.conversation import Pending, ProtocolError
 from armillary.katcp.protocol.lifecycle import ClientState
-from armillary.katcp.protocol.messages import DEFAULT_LIMIT, FailReply, WireMessage
+from armillary.katcp.protocol.messages import DEFAULT_LIMIT, WireMessage
 from armillary_compat.guest import Guest
 
 from ._connecting import ClientEngine
 from ._errors import ClientClosed, NotConnected, failure_of
-from ._handlers import wrap_handler
+from ._informing import InformReceiver, is_overridden
 from ._watching import AbstractSensorWatcher, SensorWatcher, SyncState, WatcherAdapter, adapter_for
 from .connection import Connection, ConnectionLoggerAdapter
 from .core import TYPES, Message
@@ -35,7 +34,7 @@ _S = TypeVar("_S", bound="Client")
 _WITHOUT_CONNECTION = frozenset({ClientState.SLEEPING, ClientState.CONNECTING, ClientState.CLOSED})
 
 
-class Client:
+class Client(InformReceiver):
     """A client that connects to a server at once, and again whenever the connection is lost.
 
     Subclasses may have methods ``inform_<name>`` (underscores stand for dashes), plain functions that are
@@ -50,12 +49,6 @@ class Client:
         limit: the longest line accepted, in bytes.
         loop: the loop that the client runs on; the running one if None.
     """
-
-    _inform_handlers: ClassVar[dict[str, Callable[..., Any]]] = {}
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        cls._inform_handlers = _compile_informs(cls)
 
     def __init__(
         self,
@@ -75,19 +68,17 @@ class Client:
         """Why there is no connection; None while there is one, and until the first attempt has ended."""
         self.logger: logging.Logger | logging.LoggerAdapter[logging.Logger] = logger
         """The module's logger; while there is a connection, one that adds the server's address."""
+        super().__init__()
         self._limit = limit
         self._state = ClientState.CONNECTING
         self._connected_callbacks: list[Callable[[], None]] = []
         self._disconnected_callbacks: list[Callable[[], None]] = []
         self._failed_connect_callbacks: list[Callable[[Exception], None]] = []
-        self._inform_callbacks: dict[str, list[tuple[Callable[..., None], Callable[..., None]]]] = {}
         self._connect_waiters: list[asyncio.Future[None]] = []
         self._disconnected = asyncio.Event()
         self._disconnected.set()
         self._closed = asyncio.Event()
         self._watchers: dict[AbstractSensorWatcher, WatcherAdapter] = {}
-        self._hooks_informs = self._overrides("handle_inform")
-        self._hooks_unhandled = self._overrides("unhandled_inform")
         guest = Guest.of(self.loop)
         self._engine = ClientEngine(self, guest)
         # Holds the guest for as long as it runs: until the client is closed, and nothing of it is left.
@@ -299,30 +290,7 @@ class Client:
         """
         return meaningful_value(sensor_name, await self.sensor_reading(sensor_name, sensor_type))
 
-    # -- informs ------------------------------------------------------------------------------------------
-
-    def add_inform_callback(self, name: str, callback: Callable[..., None]) -> None:
-        """Call `callback` with each inform of a name that belongs to no request.
-
-        Its arguments are decoded by the callback's annotations (bytes without one). Callbacks run in the
-        order in which they were added, after the class's own method. What one raises is logged.
-        """
-        # A new list: the present one may be being gone through.
-        present = self._inform_callbacks.get(name, [])
-        self._inform_callbacks[name] = [*present, (callback, wrap_handler(name, callback, 0))]
-
-    def remove_inform_callback(self, name: str, callback: Callable[..., None]) -> None:
-        """Undo `add_inform_callback`; silent if there is nothing to undo."""
-        present = self._inform_callbacks.pop(name, [])
-        for entry in present:
-            if entry[0] == callback:
-                present = [other for other in present if other is not entry]
-                break
-        if present:
-            self._inform_callbacks[name] = present
-
-    def inform_version_connect(self, api: str, version: str, build_state: str | None = None) -> None:
-        """The server says what it is. What that means for the connection has happened already."""
+    # -- messages -----------------------------------------------------------------------------------------
 
     def inform_disconnect(self, reason: str) -> None:
         """The server says that it will close the connection."""
@@ -341,38 +309,13 @@ class Client:
         if link is not None:
             link.receive(wire)
 
-    def handle_inform(self, msg: Message) -> None:
-        """Hand an inform that belongs to no request to the class's method and to the callbacks."""
-        handler = self._inform_handlers.get(msg.name)
-        if handler is None:
-            self.unhandled_inform(msg)
-        else:
-            try:
-                handler(self, msg)
-            except FailReply as error:
-                self.logger.warning("error in inform %s: %s", msg.name, error)
-            except Exception:
-                self.logger.exception("unhandled exception in inform %s", msg.name)
-        for _, callback in self._inform_callbacks.get(msg.name, ()):
-            self._run_callback(callback, msg)
+    @property
+    def _sees_messages(self) -> bool:
+        """Whether `handle_message` is to be called with each message."""
+        return is_overridden(self, Client, "handle_message")
 
-    def unhandled_inform(self, msg: Message) -> None:
-        """Called with each inform for which the class has no method; says so at DEBUG if nobody wants it."""
-        if msg.name not in self._inform_callbacks and not self._engine.hub.is_awaited(msg.name):
-            self.logger.debug("unknown inform %s", msg.name)
-
-    def _inform_received(self, wire: WireMessage) -> None:
-        """As `handle_inform`, but makes no `Message` that nobody sees."""
-        name = wire.name.decode("ascii")
-        if (
-            self._hooks_informs
-            or name in self._inform_handlers
-            or name in self._inform_callbacks
-            or self._hooks_unhandled
-        ):
-            self.handle_inform(Message.from_wire(wire))
-        elif self.logger.isEnabledFor(logging.DEBUG):
-            self.unhandled_inform(Message.from_wire(wire))
+    def _is_mirrors(self, name: str) -> bool:
+        return self._engine.hub.is_awaited(name)
 
     # -- callbacks ----------------------------------------------------------------------------------------
 
@@ -403,12 +346,6 @@ class Client:
         """Undo `add_failed_connect_callback`. Raises ValueError if it was not there."""
         self._failed_connect_callbacks.remove(callback)
 
-    def _run_callback(self, callback: Callable[..., None], *args: Any) -> None:
-        try:
-            callback(*args)
-        except Exception:
-            self.logger.exception("Exception raised from callback")
-
     # -- sensors ------------------------------------------------------------------------------------------
 
     def add_sensor_watcher(self, watcher: AbstractSensorWatcher) -> None:
@@ -427,10 +364,6 @@ class Client:
             self._engine.mirrors.remove(adapter)
 
     # -- inside -------------------------------------------------------------------------------------------
-
-    def _overrides(self, method: str) -> bool:
-        """Whether a method is not this class's own."""
-        return getattr(getattr(self, method), "__func__", None) is not getattr(Client, method)
 
     def _state_changed(self, state: ClientState) -> None:
         """Tell everybody who waits for it, in an order that is documented. Called by the engine."""
@@ -484,17 +417,3 @@ class Client:
                 waiter.set_result(None)
             else:
                 waiter.set_exception(error)
-
-
-def _compile_informs(cls: type[Client]) -> dict[str, Callable[..., Any]]:
-    """The methods of a class that handle informs, by the informs' names."""
-    handlers = {}
-    for attribute in dir(cls):
-        method = getattr(cls, attribute)
-        if attribute.startswith("inform_") and inspect.isfunction(method):
-            name = attribute.removeprefix("inform_").replace("_", "-")
-            handlers[name] = wrap_handler(name, method, 1)
-    return handlers
-
-
-Client._inform_handlers = _compile_informs(Client)

@@ -224,13 +224,14 @@ class Connection(asyncio.BufferedProtocol, Generic[Owner]):
     def close(self) -> None:
         """Send what waits, then close. Returns at once; `wait_closed` waits."""
         self._is_closing = True
-        if self._transport is not None:
+        if self._transport is not None and not self._closed.is_set():
             self._transport.close()
 
     def abort(self) -> None:
         """Close at once, and drop what waits."""
         self._is_closing = True
-        if self._transport is not None:
+        # Asyncio's transports do not take it well when they are gone already.
+        if self._transport is not None and not self._closed.is_set():
             self._transport.abort()
 
     async def wait_closed(self) -> None:

@@ -225,11 +225,9 @@ class GuestRun:
             loop.run_forever()
 
     async def _finish(self) -> None:
-        # What is cleaned up may start another run.
+        # What is cleaned up may start another run. Owners that were woken before this was end before it.
         while (run := GuestRun.of(self.loop)) is not None:
             await run.aclose()
-        if self._owners:
-            await asyncio.wait(self._owners)
 
 
 def _is_running_here(loop: asyncio.AbstractEventLoop) -> bool:

@@ -46,7 +46,7 @@ class LoopClock(trio.abc.Clock):
         self.deadline = math.inf
         """The next deadline that trio sleeps for, when it last asked how long to sleep."""
         self.reached = -math.inf
-        """A time that counts as past, though the loop's clock is short of it by less than it can tell apart."""
+        """A time that counts as past, although the loop's clock is a rounding error short of it."""
 
     def start_clock(self) -> None:
         """It runs already."""
@@ -233,9 +233,11 @@ class HostDriver:
                 self._queued = self._loop.call_soon(self._take_turn, context=self._context)
             return
         until = self._clock.deadline
-        if timeout < _LONGEST_SLEEP:
-            # Trio also sleeps for less than until the next deadline: to see whether all tasks are blocked.
-            until = min(until, self._loop.time() + timeout)
+        # Trio also sleeps for less than until the next deadline: to see whether all tasks are blocked. What
+        # differs by a rounding error is the deadline.
+        sleeps_until = self._clock.current_time() + timeout
+        if timeout < _LONGEST_SLEEP and sleeps_until < until - _TOLERANCE:
+            until = sleeps_until
         self._sleeps_until = until
         # A timer that goes off too early is cheaper than a new one for each deadline that moves away.
         if self._timer is not None and (until < self._timer_at or until == math.inf):

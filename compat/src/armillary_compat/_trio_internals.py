@@ -248,13 +248,16 @@ class _HostedIO:
 
 
 class _HostedWakeup:
-    """Stands in for the socket pair by which other threads wake trio: they wake the host."""
+    """Stands in for the socket pair by which other threads wake trio: they wake the host.
+
+    Trio's task that calls what threads want to have called looks into its queue before each wait. So there is
+    nothing to remember for it when it does not wait: it has yet to look.
+    """
 
     def __init__(self, runner: Any, host: Host) -> None:
         self._runner = runner
         self._host = host
         self._waiting: trio.lowlevel.Task | None = None
-        self._is_woken = False
         self._is_on_its_way = False
 
     def wakeup_thread_and_signal_safe(self) -> None:
@@ -269,24 +272,21 @@ class _HostedWakeup:
 
     def arrive(self) -> None:
         self._is_on_its_way = False
-        self._is_woken = True
         if self._waiting is not None:
             waiting, self._waiting = self._waiting, None
             self._runner.reschedule(waiting)
 
     async def wait_woken(self) -> None:
-        if not self._is_woken:
-            self._waiting = trio.lowlevel.current_task()
+        self._waiting = trio.lowlevel.current_task()
 
-            def abort(raise_cancel: object) -> trio.lowlevel.Abort:
-                self._waiting = None
-                return trio.lowlevel.Abort.SUCCEEDED
+        def abort(raise_cancel: object) -> trio.lowlevel.Abort:
+            self._waiting = None
+            return trio.lowlevel.Abort.SUCCEEDED
 
-            await trio.lowlevel.wait_task_rescheduled(abort)
-        self._is_woken = False
+        await trio.lowlevel.wait_task_rescheduled(abort)
 
     def drain(self) -> None:
-        self._is_woken = False
+        """Nothing is stored."""
 
     def wakeup_on_signals(self) -> None:
         """Never: the host has its own way of waking up on signals."""

@@ -21,7 +21,7 @@ from armillary.errors import ConnectionClosed
 from .connection import Connection, PendingRequest
 from .informs import InformHub
 from .protocol.messages import FailReply, InvalidReply
-from .protocol.mirroring import MirrorEngine, SensorDescription, SyncState, Watcher
+from .protocol.mirroring import Logger, MirrorEngine, SensorDescription, SyncState, Watcher
 from .protocol.readings import Reading, SensorStatus
 from .protocol.values import TYPE_BY_NAME, TypeRegistry
 from .sensor_set import SensorSet
@@ -298,7 +298,7 @@ class Mirrors:
         logger: gets what is odd about the server's sensors, and what watchers raise.
     """
 
-    def __init__(self, hub: InformHub, logger: logging.Logger = _logger) -> None:
+    def __init__(self, hub: InformHub, logger: Logger = _logger) -> None:
         self._hub = hub
         self._logger = logger
         self.engine = MirrorEngine(logger)

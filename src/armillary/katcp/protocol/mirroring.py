@@ -20,6 +20,8 @@ from .readings import STATUS_BY_TEXT, SensorStatus
 
 __all__ = ["BatchWatcher", "MirrorEngine", "SensorDescription", "SyncState", "Watcher"]
 
+Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
+
 _logger = logging.getLogger("armillary.katcp.mirror")
 
 
@@ -106,7 +108,7 @@ class MirrorEngine:
         logger: gets what is odd about them, and what watchers raise.
     """
 
-    def __init__(self, logger: logging.Logger = _logger) -> None:
+    def __init__(self, logger: Logger = _logger) -> None:
         self._logger = logger
         self._known: dict[str, _Known] = {}
         self._work: dict[str, None] = {}
