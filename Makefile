@@ -34,7 +34,7 @@ docs: $(VENV)/.docs
 	@echo "open docs/_build/html/index.html"
 
 # Foreign implementations from PyPI, each in an environment of its own: interop tests and benchmarks speak with them.
-peers: .peers/aiokatcp/.ready .peers/katcp/.ready
+peers: .peers/aiokatcp/.ready .peers/katcp/.ready .peers/msl_network/.ready
 
 .peers/aiokatcp/.ready:
 	$(PYTHON) -m venv .peers/aiokatcp
@@ -45,6 +45,12 @@ peers: .peers/aiokatcp/.ready .peers/katcp/.ready
 .peers/katcp/.ready:
 	$(PYTHON) -m venv .peers/katcp
 	.peers/katcp/bin/pip install --quiet --disable-pip-version-check 'katcp==0.9.3' 'setuptools<81'
+	@touch $@
+
+# msl-network 1.0.0 asks certificates for dates without a time zone, which cryptography 50 still tells, with a warning.
+.peers/msl_network/.ready:
+	$(PYTHON) -m venv .peers/msl_network
+	.peers/msl_network/bin/pip install --quiet --disable-pip-version-check 'msl-network==1.0.0' 'cryptography<51'
 	@touch $@
 
 $(VENV)/.runtime: pyproject.toml

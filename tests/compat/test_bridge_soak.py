@@ -224,7 +224,7 @@ class Call:
 
 
 # More finds rarer races and takes longer.
-CALLS = 4000
+CALLS = 2000
 
 
 @pytest.mark.parametrize("seed", [3, 4])

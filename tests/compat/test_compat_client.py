@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from clients import asked, connected, error_of
+from clients import asked, connected, error_of, logged
 from raw_server import raw_server
 
 import aiokatcp
@@ -179,7 +179,7 @@ def test_cancelled_request(host: Host, caplog: Any) -> None:
                 assert ([], []) == await second
 
     host.run(main)
-    late = [record.getMessage() for record in caplog.records if "unknown message ID" in record.getMessage()]
+    late = [record.getMessage() for record in logged(caplog) if "unknown message ID" in record.getMessage()]
     assert 2 == len(late)
     assert late[1].startswith(
         "Received b'!a[1] ok\\n' with unknown message ID 1 (possibly cancelled request) ["

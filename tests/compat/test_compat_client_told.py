@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import sniffio
-from clients import asked, connected, until
+from clients import asked, connected, logged, until
 from raw_server import PATIENCE, raw_server
 
 import aiokatcp
@@ -68,7 +68,7 @@ def test_order_of_callbacks(host: Host, caplog: Any) -> None:
             await client.wait_closed()
 
     host.run(main)
-    records = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    records = [record for record in logged(caplog) if record.levelno >= logging.ERROR]
     assert 4 == len(records)
     for record in records:
         assert "aiokatcp.client" == record.name
@@ -211,14 +211,14 @@ def test_inform_callbacks(host: Host, caplog: Any) -> None:
                 assert [(4, "nobody", ())] == told
 
     host.run(main)
-    suffix_at = [record.getMessage().rpartition(" [127.0.0.1:")[0] for record in caplog.records]
+    suffix_at = [record.getMessage().rpartition(" [127.0.0.1:")[0] for record in logged(caplog)]
     assert [
         "Exception raised from callback",
         "error in inform my-news: two is too many",
         "unhandled exception in inform my-news",
         "error in inform my-news: invalid literal for int() with base 10: b'x'",
     ] == suffix_at
-    assert [True, False, True, False] == [record.exc_info is not None for record in caplog.records]
+    assert [True, False, True, False] == [record.exc_info is not None for record in logged(caplog)]
 
 
 def test_inform_methods_are_inherited(host: Host) -> None:
@@ -342,7 +342,7 @@ def test_overridden_handle_message(host: Host, caplog: Any) -> None:
             assert "b'!x[1] ok\\n'" == told[-1]
 
     host.run(main)
-    (record,) = caplog.records
+    (record,) = logged(caplog)
     assert "aiokatcp.connection" == record.name
     assert record.getMessage().startswith("Exception in message handler [127.0.0.1:")
 
@@ -360,7 +360,7 @@ def test_what_belongs_to_nothing(host: Host, caplog: Any) -> None:
             async with client:
                 caplog.clear()
                 peer.send(b"?please x\n?please[4]\n!reply ok\n!reply[9] ok\n#inform[9] x\n#nobody\n")
-                await until(lambda: len(caplog.records) == 6)
+                await until(lambda: len(logged(caplog)) == 6)
                 assert client.is_connected
 
     host.run(main)
@@ -372,7 +372,7 @@ def test_what_belongs_to_nothing(host: Host, caplog: Any) -> None:
         ("DEBUG", r"Received b'#inform[9] x\n' with unknown message ID 9 (possibly cancelled request)"),
         ("DEBUG", "unknown inform nobody"),
     ] == [
-        (record.levelname, record.getMessage().rpartition(" [127.0.0.1:")[0]) for record in caplog.records[:6]
+        (record.levelname, record.getMessage().rpartition(" [127.0.0.1:")[0]) for record in logged(caplog)[:6]
     ]
 
 
@@ -392,7 +392,7 @@ def test_traffic_is_logged(host: Host, caplog: Any) -> None:
             assert [
                 rf"Sent message b'?x[1] a\\_b\n'{suffix}",
                 rf"Received message b'!x[1] ok\n'{suffix}",
-            ] == [record.getMessage() for record in caplog.records if record.name == "aiokatcp.connection"]
+            ] == [record.getMessage() for record in logged(caplog) if record.name == "aiokatcp.connection"]
 
     host.run(main)
 
@@ -414,7 +414,7 @@ def test_garbage(host: Host, caplog: Any) -> None:
                 await client.wait_disconnected()
 
     host.run(main)
-    records = [record for record in caplog.records if record.name == "aiokatcp.connection"]
+    records = [record for record in logged(caplog) if record.name == "aiokatcp.connection"]
     assert ["Malformed message received", "EOF received on connection with partial message"] == [
         record.getMessage().rpartition(" [127.0.0.1:")[0] for record in records
     ]

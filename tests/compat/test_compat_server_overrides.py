@@ -311,15 +311,14 @@ def test_an_overridden_handle_message(host: Host, caplog: pytest.LogCaptureFixtu
             assert server.seen == [Message.parse(line) for line in packet.splitlines(keepends=True)]
             assert await client.ask(b"?postponed[6]\n") == [b"!postponed[6] ok\n"]
             client.send(b"rubbish\n?sensor-value[7]\n?watchdog[8]\n?nonsense[9]\n?echo[10]\n")
-            lines = await client.lines(6)
-            assert lines[0].startswith(b"#log error ")
-            assert sorted(lines[1:]) == [
+            assert (await client.line()).startswith(b"#log error ")
+            assert sorted(await client.lines(5)) == [
                 b"!echo[10] ok\n",
                 b"!nonsense[9] invalid unknown\\_request\\_nonsense\n",
                 b"!sensor-value[7] ok 1\n",
                 b"!watchdog[8] ok\n",
                 b"#sensor-value[7] 1234567890.5 1 counter nominal 3\n",
-            ] or sorted(lines[1:])[0].startswith(b"!")
+            ]
             assert server.seen[-1] == Message.request("echo", mid=10)
 
     run(host, main)
@@ -610,7 +609,7 @@ class Connected(Plain):
         self.done.append("begun")
         await until(ctx.conn.is_closing)
         ctx.inform("nobody hears this")
-        ctx.conn.write_message(Message.inform("nor this"))
+        ctx.conn.write_message(Message.inform("news", "nor this"))
         await ctx.drain()
         self.done.append("outlived")
         return "nor that"
@@ -703,7 +702,7 @@ def test_draining_in_a_handler(host: Host) -> None:
             assert server.done == []
             client.read_on()
             assert len(await client.line()) == 8_000_000 + len(b"#flood[1] \n")
-            assert server.done == ["drained"]
+            await until(lambda: server.done == ["drained"])
             assert (await client.line()).startswith(b"!flood[1] ok ")
 
     run(host, main)
@@ -752,7 +751,7 @@ def test_a_client_that_has_closed_its_side(host: Host, caplog: pytest.LogCapture
             client = await clients.dial()
             client.send(b"?slow\n?watchdog\n?part")
             client.half_close()
-            assert await client.rest() == [b"!watchdog ok\n", b"!slow ok at\\_last\n"] or True
+            assert await client.rest() == [b"!watchdog ok\n", b"!slow ok at\\_last\n"]
             assert [record.getMessage() for record in caplog.records] == [
                 f"EOF received on connection with partial message [{client.address.decode()}]"
             ]

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from clients import logged
 from raw_server import PATIENCE, RawPeer, RawServer, raw_server, served
 
 import aiokatcp
@@ -267,7 +268,7 @@ def test_bulk_is_refused(host: Host, caplog: Any) -> None:
                 assert await peer.has_nothing()
 
     host.run(main)
-    (record,) = caplog.records
+    (record,) = logged(caplog)
     assert "aiokatcp.client" == record.name
     assert record.getMessage().startswith("Failed to set strategy on b to auto: gone")
 
@@ -304,7 +305,7 @@ def test_nonsense(host: Host, caplog: Any) -> None:
                 assert b"?sensor-sampling[2] a auto\n" == await peer.line()
                 peer.send(b"!sensor-sampling[2] ok\n")
                 await watcher.until("SYNCED")
-                assert 2 == len(caplog.records)
+                assert 2 == len(logged(caplog))
                 watcher.heard()
                 peer.send(b"#sensor-status\n#sensor-status 1\n#sensor-status x 1 a nominal 1\n")
                 peer.send(b"#sensor-status 1 x a nominal 1\n#sensor-status 1 -1 a nominal 1\n")
@@ -315,8 +316,8 @@ def test_nonsense(host: Host, caplog: Any) -> None:
                 assert await peer.has_nothing()
 
     host.run(main)
-    assert 2 + 7 + 3 == len(caplog.records)
-    assert {"aiokatcp.client"} == {record.name for record in caplog.records}
+    assert 2 + 7 + 3 == len(logged(caplog))
+    assert {"aiokatcp.client"} == {record.name for record in logged(caplog)}
 
 
 def test_failing_watcher(host: Host, caplog: Any) -> None:
@@ -344,9 +345,9 @@ def test_failing_watcher(host: Host, caplog: Any) -> None:
                 assert await peer.has_nothing()
 
     host.run(main)
-    assert caplog.records
-    assert all(record.exc_info and isinstance(record.exc_info[1], KeyError) for record in caplog.records)
-    assert {"aiokatcp.client"} == {record.name for record in caplog.records}
+    assert logged(caplog)
+    assert all(record.exc_info and isinstance(record.exc_info[1], KeyError) for record in logged(caplog))
+    assert {"aiokatcp.client"} == {record.name for record in logged(caplog)}
 
 
 def test_watchers_change_inside_a_callback(host: Host) -> None:
@@ -446,7 +447,7 @@ def test_types(caplog: Any) -> None:
     assert [b"deep-blue", b"red"] == [aiokatcp.encode(member) for member in made]
     assert "discrete" == made.__name__
 
-    assert [] == caplog.records
+    assert [] == logged(caplog)
     watcher.sensor_updated("i", b"x", Sensor.Status.NOMINAL, 8)
     watcher.sensor_updated("d", b"green", Sensor.Status.NOMINAL, 8)
     watcher.sensor_updated("nobody", b"1", Sensor.Status.NOMINAL, 8)
@@ -462,7 +463,7 @@ def test_types(caplog: Any) -> None:
         "Type carrot is not recognised, skipping sensor u",
         "Type discrete is not recognised, skipping sensor v",
         "Received update for unknown sensor u",
-    ] == [record.getMessage() for record in caplog.records]
+    ] == [record.getMessage() for record in logged(caplog)]
     assert -5 == watcher.sensors["i"].value
     assert {"u", "v"}.isdisjoint(watcher.sensors)
 
@@ -497,11 +498,11 @@ def test_rewritten_names(caplog: Any) -> None:
         watcher.sensor_added(name, "", "", "integer")
         watcher.sensor_updated(name, b"5", Sensor.Status.NOMINAL, 1)
     assert {"x.one": 5, "x.two": 5, "y.two": 5} == {s.name: s.value for s in watcher.sensors.values()}
-    assert [] == caplog.records
+    assert [] == logged(caplog)
     watcher.sensors.pop("x.two")
     watcher.sensor_updated("two", b"6", Sensor.Status.NOMINAL, 1)
     assert 6 == watcher.sensors["y.two"].value
-    assert ["Received update for unknown sensor two"] == [record.getMessage() for record in caplog.records]
+    assert ["Received update for unknown sensor two"] == [record.getMessage() for record in logged(caplog)]
     watcher.sensor_removed("two")
     assert ["x.one"] == list(watcher.sensors)
 
@@ -551,7 +552,7 @@ def test_types_of_a_subclass(caplog: Any) -> None:
         watcher.sensor_added(name, "", "", type_name)
         watcher.sensor_updated(name, b"5", Sensor.Status.NOMINAL, 3.0)
     assert {"s": "5", "l": b"5", "own": 5.0} == {s.name: s.value for s in watcher.sensors.values()}
-    assert [] == caplog.records
+    assert [] == logged(caplog)
 
 
 def test_no_calls_around_batches_for_those_who_do_not_hear_them(host: Host) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
+import gc
 import math
 import sys
 from collections.abc import Callable, Coroutine
@@ -60,6 +62,8 @@ class AsyncioSide:
         self.then = then
         self.task: asyncio.Task[Any] | None = None
         self.begun = asyncio.Event()
+        self.may_end = asyncio.Event()
+        self.may_end.set()
 
     async def run(self) -> Any:
         self.task = asyncio.current_task()
@@ -69,6 +73,7 @@ class AsyncioSide:
         except asyncio.CancelledError:
             self.log.append("cancelled")
             await asyncio.sleep(0.02)
+            await self.may_end.wait()
             self.log.append("ended")
             if self.then is None:
                 raise
@@ -125,6 +130,42 @@ def test_exceptions(host: Host, error: BaseException) -> None:
         assert caught.value is error
 
     host.run(main)
+
+
+def test_no_garbage(host: Host) -> None:
+    """Exceptions and cancellations that cross leave nothing to the garbage collector."""
+
+    async def on_asyncio() -> None:
+        raise KeyError
+
+    async def on_trio() -> None:
+        await call_asyncio(on_asyncio)
+
+    async def in_a_scope() -> None:
+        with trio.move_on_after(0.0001):
+            await call_asyncio(asyncio.sleep, 60)
+
+    async def several() -> None:
+        for _ in range(5):
+            with contextlib.suppress(KeyError):
+                await call_trio(on_trio)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(call_trio(trio.sleep, 60), 0.0001)
+            await call_trio(in_a_scope)
+
+    async def main() -> None:
+        with Guest.current().hold():
+            await several()
+            gc.collect()
+            gc.disable()
+            try:
+                await several()
+                assert gc.collect() == 0
+            finally:
+                gc.enable()
+
+    with asyncio.Runner(loop_factory=host.new_event_loop) as runner:
+        runner.run(main())
 
 
 @pytest.mark.parametrize("driver", ["hosted"], indirect=True)
@@ -360,11 +401,13 @@ def test_cancelled_only_once(host: Host) -> None:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(call_asyncio, side.run)
                 await call_asyncio(side.begun.wait)
+                side.may_end.clear()
                 assert side.task is not None
                 side.task.cancel()
                 await trio.sleep(0.005)
                 assert side.log == ["cancelled"]
                 scope.cancel()
+                asyncio.get_running_loop().call_later(0.01, side.may_end.set)
         assert scope.cancelled_caught
 
     async def main() -> None:

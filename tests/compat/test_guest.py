@@ -312,18 +312,18 @@ def test_trio_sockets_without_descriptors() -> None:
         runner.run(main())
 
 
-def test_all_tasks_blocked(host: Host) -> None:
+@only_hosted
+def test_all_tasks_blocked() -> None:
     """What the host wakes meanwhile does not make trio think that all its tasks were blocked in peace."""
+    scope = trio.CancelScope()
 
     async def wait_in_peace() -> float:
-        await trio.testing.wait_all_tasks_blocked(cushion=0.05)
+        await trio.testing.wait_all_tasks_blocked(cushion=5)
         return trio.current_time()
 
     async def in_scope() -> None:
         with scope:
             await trio.sleep_forever()
-
-    scope = trio.CancelScope()
 
     async def main() -> None:
         guest, loop = Guest.current(), asyncio.get_running_loop()
@@ -331,17 +331,16 @@ def test_all_tasks_blocked(host: Host) -> None:
         await settle()
         task = guest.start_soon(wait_in_peace)
         for number in range(6):
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(2)
             if number % 2:
                 scope.deadline = loop.time() + 1000 + number
             else:
                 await guest.start_soon(trio.lowlevel.checkpoint).wait()
-            disturbed = loop.time()
-        await asyncio.sleep(0.02)
-        assert not task.future.done()
-        assert await task.wait() >= disturbed + 0.049
+        disturbed = loop.time()
+        assert await task.wait() == loop.time() == disturbed + 5
 
-    host.run(main)
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        runner.run(main())
 
 
 # -- turns ------------------------------------------------------------------------------------------------
@@ -400,6 +399,26 @@ def test_wake(host: Host, driver: str) -> None:
             guest.wake(waiting.pop(), outcome.Error(KeyError("x")))
             with pytest.raises(KeyError):
                 await task.wait()
+
+    host.run(main)
+
+
+def test_wake_after_the_end(host: Host) -> None:
+    """A guest that has ended wakes the tasks of its successor."""
+
+    async def main() -> None:
+        first = Guest.current()
+        await first.aclose()
+        waiting: list[trio.lowlevel.Task] = []
+
+        async def wait() -> Any:
+            waiting.append(trio.lowlevel.current_task())
+            return await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.SUCCEEDED)
+
+        task = first.start_soon(wait)
+        await settle()
+        first.wake(waiting.pop(), outcome.Value(5))
+        assert await task.wait() == 5
 
     host.run(main)
 
@@ -716,14 +735,14 @@ def test_aclose(host: Host) -> None:
 
 def test_a_cancelled_aclose(host: Host) -> None:
     """A cancelled `aclose` stops waiting; the guest goes on ending."""
-    log = list[str]()
+    log, may_end = list[str](), trio.Event()
 
     async def slow_to_end() -> None:
         try:
             await trio.sleep_forever()
         finally:
             with trio.CancelScope(shield=True):
-                await trio.sleep(0.05)
+                await may_end.wait()
                 log.append("ended")
 
     async def main() -> None:
@@ -733,6 +752,7 @@ def test_a_cancelled_aclose(host: Host) -> None:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(guest.aclose(), 0.01)
         assert log == []
+        may_end.set()
         with pytest.raises(asyncio.CancelledError):
             await task.wait()
         assert log == ["ended"]

@@ -127,13 +127,14 @@ def test_run_until_complete(host: Host, way: Callable[[Guest], None]) -> None:
     """Out of `run_until_complete`, Ctrl-C is raised at once; no task is harmed, the loop can be run on."""
     bystander = Bystander()
     loop = host.new_event_loop()
+    goes_on = trio.Event()
 
     async def main() -> str:
         guest = Guest.current()
         guest.start_soon(bystander.run)
         await call_trio(trio.sleep, 0)
         way(guest)
-        await call_trio(trio.sleep, 0.2)
+        await call_trio(goes_on.wait)
         return "came to its end"
 
     main_task = loop.create_task(main())
@@ -141,6 +142,7 @@ def test_run_until_complete(host: Host, way: Callable[[Guest], None]) -> None:
         loop.run_until_complete(main_task)
     assert not main_task.done()
     assert bystander.log == []
+    loop.call_soon(goes_on.set)
     assert loop.run_until_complete(main_task) == "came to its end"
     assert bystander.log == []
     loop.close()

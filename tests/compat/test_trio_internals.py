@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import logging
+import select
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,16 @@ def test_a_missing_name(
     assert [record.getMessage() for record in caplog.records] == [
         f"trio {trio.__version__} runs in asyncio loops with a helper thread, since it has no {missing}"
     ]
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_system_without_epoll(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """A system without epoll gets the stock driver, and nothing is logged of what nobody can change."""
+    with monkeypatch.context() as patch:
+        patch.delattr(select, "epoll")
+        assert _tick.why_not_hosted() == "this system has no epoll"
+    assert drivers_of_a_program() == {"StockDriver"}
+    assert caplog.records == []
 
 
 def no_longer(*args: Any) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
+import tempfile
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from subprocess import PIPE
-from typing import Any
+from typing import IO, Any
 
 import pytest
 import trio
@@ -25,6 +27,9 @@ Picture = dict[str, list[Any]]
 _HERE = Path(__file__).resolve().parent
 _ENVIRONMENTS = _HERE.parents[1] / ".peers"
 
+# Here ``aiokatcp`` is the one of compat/, on either kind of loop.
+_LOOPS = {"facade": "asyncio", "facade-uvloop": "uvloop"}
+
 
 class Peer:
     """A peer program that is running: it carries out orders, and tells what happens. Made by `open_peer`."""
@@ -37,6 +42,7 @@ class Peer:
         self._told = process.stdout
         self._unread = bytearray()
         self._events: deque[list[Any]] = deque()
+        self.was_killed = False
 
     async def ask(self, order: str, *arguments: object) -> Any:
         """Have an order carried out, and return its answer."""
@@ -56,6 +62,28 @@ class Peer:
                     if matches(*event[1]):
                         return event[1]
             self._take(await self._next_line())
+
+    async def events_until(self, name: str, matches: Callable[..., bool] = lambda *facts: True) -> list[Any]:
+        """All events in their order, up to the first of that name that matches."""
+        told = []
+        while True:
+            while self._events:
+                event = self._events.popleft()
+                told.append(event)
+                if event[0] == name and matches(*event[1]):
+                    return told
+            self._take(await self._next_line())
+
+    def take_events(self) -> list[Any]:
+        """All events that came before the last answer, in their order."""
+        told = list(self._events)
+        self._events.clear()
+        return told
+
+    def kill(self) -> None:
+        """End the program as nobody can prevent."""
+        self.was_killed = True
+        self._process.kill()
 
     def suspend(self) -> None:
         """Let the whole program stand still, its connections open."""
@@ -85,24 +113,54 @@ class Peer:
         self._events.append([line["event"], line["facts"]])
 
 
-@asynccontextmanager
-async def open_peer(environment: str, program: str, *arguments: object) -> AsyncIterator[Peer]:
-    """Run a program of ``peers/`` for a block. Left in peace, it must end with status 0."""
+def _python(environment: str) -> Path:
+    """The interpreter of an environment: one of ``.peers/``, or the one that runs the tests."""
+    if environment in _LOOPS:
+        return Path(sys.executable)
     python = _ENVIRONMENTS / environment / "bin" / "python"
     if not python.exists():
         pytest.fail(f"there is no {python.relative_to(_ENVIRONMENTS.parent)}: run `make peers`")
-    command = [str(python), str(_HERE / "peers" / program), *map(str, arguments)]
-    with single_exception():
-        async with trio.open_nursery() as nursery:
-            process: trio.Process = await nursery.start(
-                partial(trio.run_process, command, stdin=PIPE, stdout=PIPE, check=True)
-            )
-            peer = Peer(process)
-            try:
-                yield peer
-            finally:
-                peer.resume()
-            await peer.finish()
+    return python
+
+
+@asynccontextmanager
+async def open_peer(environment: str, program: str, *arguments: object) -> AsyncIterator[Peer]:
+    """Run a program of ``peers/`` for a block. Left in peace, it must end with status 0.
+
+    Over the façade, it must not write to its standard error, where warnings and lost exceptions would be.
+    """
+    is_ours = environment in _LOOPS
+    strictly = ["-W", "error"] if is_ours else []
+    command = [str(_python(environment)), *strictly, str(_HERE / "peers" / program), *map(str, arguments)]
+    variables = {**os.environ, "PEER_LOOP": _LOOPS.get(environment, "asyncio")}
+    with tempfile.TemporaryFile() as errors:
+        with single_exception():
+            async with trio.open_nursery() as nursery:
+                run = partial(
+                    trio.run_process,
+                    command,
+                    stdin=PIPE,
+                    stdout=PIPE,
+                    stderr=errors,
+                    check=False,
+                    env=variables,
+                )
+                process: trio.Process = await nursery.start(run)
+                peer = Peer(process)
+                try:
+                    yield peer
+                finally:
+                    peer.resume()
+                    sys.stderr.write(_content(errors))
+                await peer.finish()
+        has_failed = process.returncode != 0 and not peer.was_killed
+        if has_failed or (is_ours and _content(errors)):
+            pytest.fail(f"the peer program ended with status {process.returncode}: {_content(errors)}")
+
+
+def _content(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode("utf-8", "replace")
 
 
 @asynccontextmanager

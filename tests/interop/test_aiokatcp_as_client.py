@@ -12,22 +12,29 @@ from speaking import open_peer, picture, served
 from armillary.katcp import Address, Sensor, SensorStatus, forward_logs
 
 pytestmark = pytest.mark.interop
-CLIENT = ("aiokatcp", "aiokatcp_client.py")
+
+Program = tuple[str, str]
 
 
-async def test_aiokatcp_gets_its_arguments_back() -> None:
+@pytest.fixture(params=["aiokatcp", "facade-uvloop"])
+def program(request: pytest.FixtureRequest) -> Program:
+    """The client's program, over aiokatcp, and over the façade that replaces it."""
+    return request.param, "aiokatcp_client.py"
+
+
+async def test_aiokatcp_gets_its_arguments_back(program: Program) -> None:
     """A request with an argument of every type, encoded by aiokatcp, is decoded, and encoded for it again."""
     sent = ["-12", "1e-07", "1", "1234567890.5", "moving-fast", "[::1]:7147", "café\n\t\0 \\"]
     with trio.fail_after(20):
-        async with served(ParityDevice()) as port, open_peer(*CLIENT, port) as peer:
+        async with served(ParityDevice()) as port, open_peer(*program, port) as peer:
             assert await peer.ask("request", "types", *sent) == ["ok", sent, []]
             assert await peer.ask("request", "recite", "2") == ["ok", ["2"], [["line", "0"], ["line", "1"]]]
 
 
-async def test_aiokatcp_hears_why_it_was_refused() -> None:
+async def test_aiokatcp_hears_why_it_was_refused(program: Program) -> None:
     """Failure, invalidity, a crash, a wrong argument and an unknown request raise the right errors."""
     with trio.fail_after(20):
-        async with served(ParityDevice()) as port, open_peer(*CLIENT, port) as peer:
+        async with served(ParityDevice()) as port, open_peer(*program, port) as peer:
             assert await peer.ask("request", "refuse", "höt") == ["FailReply", "höt"]
             assert await peer.ask("request", "disown", "not you") == ["InvalidReply", "not you"]
             assert await peer.ask("request", "no-such") == ["InvalidReply", "unknown request no-such"]
@@ -39,38 +46,38 @@ async def test_aiokatcp_hears_why_it_was_refused() -> None:
             assert text.startswith("argument 2 (b): ")
 
 
-async def test_aiokatcp_knows_the_flags() -> None:
+async def test_aiokatcp_knows_the_flags(program: Program) -> None:
     """The greeting is understood by aiokatcp, with a flag that it does not know."""
     with trio.fail_after(20):
-        async with served(ParityDevice()) as port, open_peer(*CLIENT, port) as peer:
+        async with served(ParityDevice()) as port, open_peer(*program, port) as peer:
             assert await peer.wait_event("connected") == [["B", "I", "M", "T"]]
             _, _, informs = await peer.ask("request", "version-list")
             assert [inform[0] for inform in informs] == ["katcp-protocol", "katcp-library", "katcp-device"]
             assert informs[2] == ["katcp-device", "parity-1.0", "parity-1.0.3"]
 
 
-async def test_ten_megabytes_come_back_to_aiokatcp() -> None:
+async def test_ten_megabytes_come_back_to_aiokatcp(program: Program) -> None:
     """Ten megabytes of every kind of byte are the same after a way there and back."""
     with trio.fail_after(20):
-        async with served(ParityDevice()) as port, open_peer(*CLIENT, port) as peer:
+        async with served(ParityDevice()) as port, open_peer(*program, port) as peer:
             assert await peer.ask("echo_large", 10 * 1024**2) is True
 
 
-async def test_aiokatcp_pipelines_its_requests() -> None:
+async def test_aiokatcp_pipelines_its_requests(program: Program) -> None:
     """Two thousand requests at once are each answered, and to the one who asked."""
     with trio.fail_after(20):
-        async with served(ParityDevice()) as port, open_peer(*CLIENT, port) as peer:
+        async with served(ParityDevice()) as port, open_peer(*program, port) as peer:
             assert await peer.ask("pipeline", 2000) is True
 
 
-async def test_requests_of_aiokatcp_overtake_each_other() -> None:
+async def test_requests_of_aiokatcp_overtake_each_other(program: Program) -> None:
     """Slow requests of one client run at the same time, and are answered as they end."""
     with trio.fail_after(20):
-        async with served(ParityDevice()) as port, open_peer(*CLIENT, port) as peer:
+        async with served(ParityDevice()) as port, open_peer(*program, port) as peer:
             assert await peer.ask("overlap", 0.3, 0.2, 0.1, 0.0) == [0.0, 0.1, 0.2, 0.3]
 
 
-async def test_aiokatcp_reads_sensors_of_every_type() -> None:
+async def test_aiokatcp_reads_sensors_of_every_type(program: Program) -> None:
     """Their client decodes readings of every type, and says so when a sensor has no value or is not there."""
     device = ParityDevice()
     values = {
@@ -85,7 +92,7 @@ async def test_aiokatcp_reads_sensors_of_every_type() -> None:
         "serial": (b"\xff", "\udcff"),
     }
     with trio.fail_after(20):
-        async with served(device) as port, open_peer(*CLIENT, port) as peer:
+        async with served(device) as port, open_peer(*program, port) as peer:
             assert "ValueError" in await peer.ask("value", "temperature")
             for name, (value, text) in values.items():
                 device.sensors[name].set_value(value, SensorStatus.WARN, TIME)
@@ -94,11 +101,11 @@ async def test_aiokatcp_reads_sensors_of_every_type() -> None:
             assert await peer.ask("value", "humidity") == "FailReply: Unknown sensor 'humidity'"
 
 
-async def test_a_watcher_of_aiokatcp_stays_in_step() -> None:
+async def test_a_watcher_of_aiokatcp_stays_in_step(program: Program) -> None:
     """A SensorWatcher follows updates, additions, removals, changes of type and replacements, unannounced."""
     device = ParityDevice()
     with trio.fail_after(20):
-        async with served(device) as port, open_peer(*CLIENT, port) as peer:
+        async with served(device) as port, open_peer(*program, port) as peer:
             await peer.ask("watch")
 
             async def check_in_step() -> None:
@@ -124,11 +131,11 @@ async def test_a_watcher_of_aiokatcp_stays_in_step() -> None:
             await check_in_step()
 
 
-async def test_aiokatcp_is_told_what_changed() -> None:
+async def test_aiokatcp_is_told_what_changed(program: Program) -> None:
     """A sensor that came, went or changed alone is announced by name, and so is each that was replaced."""
     device = ParityDevice()
     with trio.fail_after(20):
-        async with served(device) as port, open_peer(*CLIENT, port) as peer:
+        async with served(device) as port, open_peer(*program, port) as peer:
             await peer.ask("listen", "interface-changed")
             device.sensors.add(Sensor(float, "humidity"))
             assert await peer.wait_event("interface-changed") == ["sensor", "humidity", "added"]
@@ -143,11 +150,11 @@ async def test_aiokatcp_is_told_what_changed() -> None:
             assert await peer.wait_event("interface-changed") == ["sensor", "temperature", "modified"]
 
 
-async def test_a_watcher_of_five_thousand_sensors() -> None:
+async def test_a_watcher_of_five_thousand_sensors(program: Program) -> None:
     """A SensorWatcher of five thousand sensors subscribes in bulk, and gets an update of each."""
     device = ParityDevice(sensors=5000)
     with trio.fail_after(20):
-        async with served(device) as port, open_peer(*CLIENT, port) as peer:
+        async with served(device) as port, open_peer(*program, port) as peer:
             await peer.ask("watch")
             expected = picture(device.sensors)
             assert await peer.ask("mirror_becomes", expected) == expected
@@ -159,10 +166,10 @@ async def test_a_watcher_of_five_thousand_sensors() -> None:
             assert await peer.ask("mirror_becomes", expected) == expected
 
 
-async def test_a_watcher_that_leaves_is_told_no_more() -> None:
+async def test_a_watcher_that_leaves_is_told_no_more(program: Program) -> None:
     """When aiokatcp's last watcher is removed, its sensors are unsubscribed."""
     with trio.fail_after(20):
-        async with served(ParityDevice()) as port, open_peer(*CLIENT, port) as peer:
+        async with served(ParityDevice()) as port, open_peer(*program, port) as peer:
             await peer.ask("watch")
             await peer.wait_event("state", lambda state: state == "SYNCED")
             sampled = ["ok", ["label", "auto"], []]
@@ -172,10 +179,10 @@ async def test_a_watcher_that_leaves_is_told_no_more() -> None:
                 pass
 
 
-async def test_aiokatcp_samples_in_bulk() -> None:
+async def test_aiokatcp_samples_in_bulk(program: Program) -> None:
     """Sensors listed with commas are sampled together or not at all."""
     with trio.fail_after(20):
-        async with served(ParityDevice()) as port, open_peer(*CLIENT, port) as peer:
+        async with served(ParityDevice()) as port, open_peer(*program, port) as peer:
             await peer.ask("listen", "sensor-status")
             reply = await peer.ask("request", "sensor-sampling", "since,label,mode", "event")
             assert reply == ["ok", ["since,label,mode", "event"], []]
@@ -187,13 +194,13 @@ async def test_aiokatcp_samples_in_bulk() -> None:
             assert reply == ["ok", ["enabled", "none"], []]
 
 
-async def test_aiokatcp_hears_logs() -> None:
+async def test_aiokatcp_hears_logs(program: Program) -> None:
     """Log records at or above the level that aiokatcp set reach it as log informs."""
     device = ParityDevice()
     logger = logging.getLogger("observatory")
     logger.setLevel(logging.DEBUG)
     with trio.fail_after(20):
-        async with served(device) as port, open_peer(*CLIENT, port) as peer:
+        async with served(device) as port, open_peer(*program, port) as peer:
             await peer.ask("listen", "log")
             with forward_logs(device, logger):
                 logger.info("not told")
@@ -206,21 +213,21 @@ async def test_aiokatcp_hears_logs() -> None:
                 assert (level, name, text[-9:]) == ("debug", "observatory", "it is out")
 
 
-async def test_aiokatcp_halts_the_server() -> None:
+async def test_aiokatcp_halts_the_server(program: Program) -> None:
     """``?halt`` is answered, then comes the farewell, then the end."""
     with trio.fail_after(20):
-        async with served(ParityDevice()) as port, open_peer(*CLIENT, port) as peer:
+        async with served(ParityDevice()) as port, open_peer(*program, port) as peer:
             assert await peer.ask("request", "halt") == ["ok", [], []]
             assert await peer.wait_event("disconnect") == ["server shutting down"]
             await peer.wait_event("disconnected")
             assert await peer.ask("request", "watchdog") == ["ConnectionError"]
 
 
-async def test_aiokatcp_finds_a_server_that_returns() -> None:
+async def test_aiokatcp_finds_a_server_that_returns(program: Program) -> None:
     """A SensorWatcher is in step again after the server went away and another came to its address."""
     with trio.fail_after(20):
         async with served(ParityDevice()) as port:
-            async with open_peer(*CLIENT, port) as peer:
+            async with open_peer(*program, port) as peer:
                 await peer.ask("watch")
                 await peer.wait_event("state", lambda state: state == "SYNCED")
                 await peer.ask("request", "halt")
@@ -234,11 +241,11 @@ async def test_aiokatcp_finds_a_server_that_returns() -> None:
                     assert await peer.ask("mirror_becomes", expected) == expected
 
 
-async def test_a_watcher_survives_a_restart() -> None:
+async def test_a_watcher_survives_a_restart(program: Program) -> None:
     """After ``?restart``, aiokatcp is greeted again, and its watcher is in step again."""
     device = ParityDevice()
     with trio.fail_after(20):
-        async with served(device) as port, open_peer(*CLIENT, port) as peer:
+        async with served(device) as port, open_peer(*program, port) as peer:
             await peer.wait_event("connected")
             await peer.ask("watch")
             await peer.wait_event("state", lambda state: state == "SYNCED")
@@ -250,12 +257,12 @@ async def test_a_watcher_survives_a_restart() -> None:
             assert await peer.ask("mirror_becomes", expected) == expected
 
 
-async def test_clients_of_aiokatcp_know_of_each_other() -> None:
+async def test_clients_of_aiokatcp_know_of_each_other(program: Program) -> None:
     """A client is told of the next one, and both are listed."""
     with trio.fail_after(20):
-        async with served(ParityDevice()) as port, open_peer(*CLIENT, port) as first:
+        async with served(ParityDevice()) as port, open_peer(*program, port) as first:
             await first.ask("listen", "client-connected")
-            async with open_peer(*CLIENT, port):
+            async with open_peer(*program, port):
                 (address,) = await first.wait_event("client-connected")
                 _, count, clients = await first.ask("request", "client-list")
                 assert count == ["2"]

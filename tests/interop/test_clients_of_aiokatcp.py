@@ -22,14 +22,21 @@ from armillary.katcp import (
 )
 
 pytestmark = pytest.mark.interop
-SERVER = ("aiokatcp", "aiokatcp_server.py")
+
+Program = tuple[str, str]
 
 
-async def test_arguments_of_every_type_come_back() -> None:
+@pytest.fixture(params=["aiokatcp", "facade-uvloop"])
+def program(request: pytest.FixtureRequest) -> Program:
+    """The server's program, over aiokatcp, and over the façade that replaces it."""
+    return request.param, "aiokatcp_server.py"
+
+
+async def test_arguments_of_every_type_come_back(program: Program) -> None:
     """A value of every type, encoded here, decoded and encoded there, comes back as it was sent."""
     sent = [-12, 1e-7, True, Timestamp(TIME), Mode.MOVING_FAST, Address.parse(b"[::1]:7147"), "café\n\t\0 \\"]
     with trio.fail_after(20):
-        async with open_peer_server(*SERVER) as (_, port), open_client(HOST, port) as client:
+        async with open_peer_server(*program) as (_, port), open_client(HOST, port) as client:
             reply, informs = await client.request("types", *sent)
             assert reply == [
                 b"-12",
@@ -43,19 +50,19 @@ async def test_arguments_of_every_type_come_back() -> None:
             assert informs == []
 
 
-async def test_every_byte_comes_back() -> None:
+async def test_every_byte_comes_back(program: Program) -> None:
     """Arguments of all bytes, of none, and of ten megabytes are the same after a way there and back."""
     arguments = [bytes(range(256)), b"", b"\\@", bytes(range(256)) * 40_000]
     with trio.fail_after(20):
-        async with open_peer_server(*SERVER) as (_, port), open_client(HOST, port) as client:
+        async with open_peer_server(*program) as (_, port), open_client(HOST, port) as client:
             reply, _ = await client.request("echo", *arguments)
             assert reply == arguments
 
 
-async def test_refusals_say_why() -> None:
+async def test_refusals_say_why(program: Program) -> None:
     """A request that fails, one that is invalid, and one that nobody knows raise what the server said."""
     with trio.fail_after(20):
-        async with open_peer_server(*SERVER) as (_, port), open_client(HOST, port) as client:
+        async with open_peer_server(*program) as (_, port), open_client(HOST, port) as client:
             with pytest.raises(FailReply, match=r"^on fire: höt$"):
                 await client.request("refuse", "on fire: höt")
             with pytest.raises(InvalidReply, match=r"^not you$"):
@@ -68,10 +75,10 @@ async def test_refusals_say_why() -> None:
                 await client.request("add", "three")
 
 
-async def test_informs_belong_to_their_request() -> None:
+async def test_informs_belong_to_their_request(program: Program) -> None:
     """Of requests on their way together, each gets its own informs and its own reply."""
     with trio.fail_after(20):
-        async with open_peer_server(*SERVER) as (_, port), open_client(HOST, port) as client:
+        async with open_peer_server(*program) as (_, port), open_client(HOST, port) as client:
             pending = [client.start_request("recite", count) for count in range(50)]
             for count, request in enumerate(pending):
                 reply, informs = await request.wait()
@@ -81,19 +88,19 @@ async def test_informs_belong_to_their_request() -> None:
                 ]
 
 
-async def test_requests_overtake_each_other() -> None:
+async def test_requests_overtake_each_other(program: Program) -> None:
     """A slow request does not hold up one that was made after it."""
     with trio.fail_after(20):
-        async with open_peer_server(*SERVER) as (_, port), open_client(HOST, port) as client:
+        async with open_peer_server(*program) as (_, port), open_client(HOST, port) as client:
             slow = client.start_request("sleep", 3600)
             assert await client.request("echo", "quick") == ([b"quick"], [])
             slow.abandon()
 
 
-async def test_readings_are_decoded_as_the_server_describes_them() -> None:
+async def test_readings_are_decoded_as_the_server_describes_them(program: Program) -> None:
     """A sensor of any type is read without saying its type, and with saying it."""
     with trio.fail_after(20):
-        async with open_peer_server(*SERVER) as (peer, port), open_client(HOST, port) as client:
+        async with open_peer_server(*program) as (peer, port), open_client(HOST, port) as client:
             for name, value in {
                 "temperature": "21.5",
                 "counter": "7",
@@ -122,10 +129,10 @@ async def test_readings_are_decoded_as_the_server_describes_them() -> None:
             assert await client.sensor_value("label", str) == "naïve"
 
 
-async def test_a_reading_without_value_or_sensor_says_so() -> None:
+async def test_a_reading_without_value_or_sensor_says_so(program: Program) -> None:
     """A value without meaning, a sensor that is not there, and a name of many say what is wrong."""
     with trio.fail_after(20):
-        async with open_peer_server(*SERVER) as (_, port), open_client(HOST, port) as client:
+        async with open_peer_server(*program) as (_, port), open_client(HOST, port) as client:
             with pytest.raises(ValueError, match="status is unknown"):
                 await client.sensor_value("temperature")
             with pytest.raises(FailReply, match="Unknown sensor 'humidity'"):
@@ -134,10 +141,10 @@ async def test_a_reading_without_value_or_sensor_says_so() -> None:
                 await client.sensor_value("/./")
 
 
-async def test_the_server_is_described() -> None:
+async def test_the_server_is_described(program: Program) -> None:
     """A client knows the versions and flags that the server greeted it with, and those are what it lists."""
     with trio.fail_after(20):
-        async with open_peer_server(*SERVER) as (_, port), open_client(HOST, port) as client:
+        async with open_peer_server(*program) as (_, port), open_client(HOST, port) as client:
             assert client.protocol_flags == frozenset("MIB")
             _, listed = await client.request("version-list")
             assert client.versions == {
@@ -151,10 +158,10 @@ async def test_the_server_is_described() -> None:
             }
 
 
-async def test_informs_are_heard() -> None:
+async def test_informs_are_heard(program: Program) -> None:
     """Log informs and informs of the device's own reach those who iterate, and those who are called."""
     with trio.fail_after(20):
-        async with open_peer_server(*SERVER) as (peer, port), open_client(HOST, port) as client:
+        async with open_peer_server(*program) as (peer, port), open_client(HOST, port) as client:
             heard: list[tuple[int, str]] = []
 
             def take(number: int, words: str) -> None:
@@ -171,11 +178,11 @@ async def test_informs_are_heard() -> None:
                 assert heard == [(7, "it stopped")]
 
 
-async def test_a_mirror_has_sensors_of_every_type() -> None:
+async def test_a_mirror_has_sensors_of_every_type(program: Program) -> None:
     """A mirror holds name, type, description, unit, value, status and time of every sensor of the server."""
     with trio.fail_after(20):
         async with (
-            open_peer_server(*SERVER) as (peer, port),
+            open_peer_server(*program) as (peer, port),
             open_client(HOST, port) as client,
             client.mirror_sensors(enum_types=[Mode]) as sensors,
         ):
@@ -185,11 +192,11 @@ async def test_a_mirror_has_sensors_of_every_type() -> None:
             assert [member.value for member in sensors["colour"].stype] == [b"RED!", b"dark blue"]
 
 
-async def test_a_mirror_stays_in_step() -> None:
+async def test_a_mirror_stays_in_step(program: Program) -> None:
     """Updates, additions, removals and a change of type reach a mirror, when the server announces them."""
     with trio.fail_after(20):
         async with (
-            open_peer_server(*SERVER) as (peer, port),
+            open_peer_server(*program) as (peer, port),
             open_client(HOST, port) as client,
             client.mirror_sensors() as sensors,
         ):
@@ -208,11 +215,11 @@ async def test_a_mirror_stays_in_step() -> None:
             await mirror_becomes(sensors, await peer.ask("picture"))
 
 
-async def test_a_sensor_replaced_by_its_like_is_subscribed_again() -> None:
+async def test_a_sensor_replaced_by_its_like_is_subscribed_again(program: Program) -> None:
     """A sensor that the server replaced by one of the same description is in step after the announcement."""
     with trio.fail_after(20):
         async with (
-            open_peer_server(*SERVER) as (peer, port),
+            open_peer_server(*program) as (peer, port),
             open_client(HOST, port) as client,
             client.mirror_sensors() as sensors,
         ):
@@ -234,11 +241,11 @@ async def test_a_sensor_replaced_by_its_like_is_subscribed_again() -> None:
         ("differential-rate 10 0 3600", [20.0]),
     ],
 )
-async def test_a_mirror_samples_as_it_is_told(strategy: str, told: list[float]) -> None:
+async def test_a_mirror_samples_as_it_is_told(program: Program, strategy: str, told: list[float]) -> None:
     """A mirror with a strategy gets the updates that the strategy lets through, and no others."""
     with trio.fail_after(20):
         async with (
-            open_peer_server(*SERVER) as (peer, port),
+            open_peer_server(*program) as (peer, port),
             open_client(HOST, port) as client,
             client.mirror_sensors(
                 filter=lambda sensor: sensor.name == "temperature", strategy=strategy
@@ -255,11 +262,11 @@ async def test_a_mirror_samples_as_it_is_told(strategy: str, told: list[float]) 
             assert [value for value in heard if value] == told
 
 
-async def test_a_mirror_gets_readings_by_the_clock() -> None:
+async def test_a_mirror_gets_readings_by_the_clock(program: Program) -> None:
     """A periodic strategy brings readings of a sensor that does not change."""
     with trio.fail_after(20):
         async with (
-            open_peer_server(*SERVER) as (_, port),
+            open_peer_server(*program) as (_, port),
             open_client(HOST, port) as client,
             client.mirror_sensors(
                 filter=lambda sensor: sensor.name == "since", strategy="period 0.01"
@@ -272,11 +279,11 @@ async def test_a_mirror_gets_readings_by_the_clock() -> None:
                 assert change.reading == Reading(TIME, SensorStatus.UNKNOWN, 0.0)
 
 
-async def test_a_sensor_that_prefers_a_strategy_gets_it() -> None:
+async def test_a_sensor_that_prefers_a_strategy_gets_it(program: Program) -> None:
     """A sensor whose own strategy is differential tells a mirror only of large changes."""
     with trio.fail_after(20):
         async with (
-            open_peer_server(*SERVER) as (peer, port),
+            open_peer_server(*program) as (peer, port),
             open_client(HOST, port) as client,
             client.mirror_sensors(filter=lambda sensor: sensor.name == "lazy") as sensors,
         ):
@@ -290,10 +297,10 @@ async def test_a_sensor_that_prefers_a_strategy_gets_it() -> None:
             assert heard == [0.0, 18.0, 40.0]
 
 
-async def test_a_mirror_is_left_without_a_trace() -> None:
+async def test_a_mirror_is_left_without_a_trace(program: Program) -> None:
     """After a mirror's block, no sensor is subscribed any more."""
     with trio.fail_after(20):
-        async with open_peer_server(*SERVER) as (_, port), open_client(HOST, port) as client:
+        async with open_peer_server(*program) as (_, port), open_client(HOST, port) as client:
             async with client.mirror_sensors() as sensors:
                 await sensors.wait_synced()
                 assert (await client.request("sensor-sampling", "label"))[0] == [b"label", b"auto"]
@@ -302,11 +309,11 @@ async def test_a_mirror_is_left_without_a_trace() -> None:
                 sampling, _ = await client.request("sensor-sampling", "label")
 
 
-async def test_five_thousand_sensors_are_mirrored() -> None:
+async def test_five_thousand_sensors_are_mirrored(program: Program) -> None:
     """A mirror of five thousand sensors is complete, subscribes in bulk, and follows an update of each."""
     with trio.fail_after(20):
         async with (
-            open_peer_server(*SERVER, 5000) as (peer, port),
+            open_peer_server(*program, 5000) as (peer, port),
             open_client(HOST, port) as client,
             client.mirror_sensors() as sensors,
         ):
@@ -317,11 +324,11 @@ async def test_five_thousand_sensors_are_mirrored() -> None:
             await mirror_becomes(sensors, await peer.ask("picture"))
 
 
-async def test_a_server_that_halts_says_good_bye() -> None:
+async def test_a_server_that_halts_says_good_bye(program: Program) -> None:
     """When the server halts, the request in progress and every later one raise, and the mirror says so."""
     with trio.fail_after(20):
         async with (
-            open_peer_server(*SERVER) as (_, port),
+            open_peer_server(*program) as (_, port),
             open_client(HOST, port) as client,
             client.mirror_sensors() as sensors,
         ):
@@ -337,10 +344,10 @@ async def test_a_server_that_halts_says_good_bye() -> None:
                 await client.request("watchdog")
 
 
-async def test_a_server_that_returns_is_found_again() -> None:
+async def test_a_server_that_returns_is_found_again(program: Program) -> None:
     """After a server's halt and return, a persistent client has it again, and its mirror is in step again."""
     with trio.fail_after(20):
-        async with open_peer_server(*SERVER) as (peer, port):
+        async with open_peer_server(*program) as (peer, port):
             async with open_persistent_client(HOST, port) as client, client.mirror_sensors() as sensors:
                 await client.wait_connected()
                 await sensors.wait_synced()
@@ -350,7 +357,7 @@ async def test_a_server_that_returns_is_found_again() -> None:
                 await client.wait_disconnected()
                 with pytest.raises(ConnectionClosed):
                     await client.request("watchdog")
-                async with open_peer_server(*SERVER, 3, port=port) as (returned, _):
+                async with open_peer_server(*program, 3, port=port) as (returned, _):
                     await client.wait_connected()
                     await mirror_becomes(sensors, await returned.ask("picture"))
                     assert len(sensors) == 13
@@ -359,11 +366,11 @@ async def test_a_server_that_returns_is_found_again() -> None:
                     assert client.connections == 2
 
 
-async def test_a_quiet_server_is_asked_whether_it_lives() -> None:
+async def test_a_quiet_server_is_asked_whether_it_lives(program: Program) -> None:
     """A client with ``keep_alive`` asks ``?watchdog`` again and again while the server has nothing to say."""
     with trio.fail_after(20):
         async with (
-            open_peer_server(*SERVER) as (peer, port),
+            open_peer_server(*program) as (peer, port),
             open_client(HOST, port, keep_alive=0.02) as client,
         ):
             for _ in range(5):
@@ -371,11 +378,11 @@ async def test_a_quiet_server_is_asked_whether_it_lives() -> None:
             assert client.is_connected
 
 
-async def test_a_server_that_stands_still_is_given_up() -> None:
+async def test_a_server_that_stands_still_is_given_up(program: Program) -> None:
     """A server that neither answers nor hangs up is lost after ``keep_alive``, and found again."""
     with trio.fail_after(20):
         async with (
-            open_peer_server(*SERVER) as (peer, port),
+            open_peer_server(*program) as (peer, port),
             open_persistent_client(HOST, port, keep_alive=0.2) as client,
         ):
             await client.wait_connected()

@@ -233,6 +233,9 @@ class FacadeSession(Session):
     def deferred_done(self, deferred: Deferred, **outcome: Any) -> None:
         if self.gone.is_set():
             self.connection.warn_unsent()
+            error = outcome.get("error")
+            if error is not None and not isinstance(error, FailReply | InvalidReply):
+                self._log_failure(deferred.ctx, error)
         super().deferred_done(deferred, **outcome)
 
     def _greet(self) -> None:

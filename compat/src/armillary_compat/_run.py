@@ -122,7 +122,7 @@ class GuestRun:
         while not self.is_done:
             for tenant in list(self._tenants):
                 tenant.end()
-            self._news = self.loop.create_future()
+            self._news = self._news or self.loop.create_future()
             await self._news
 
     # -- the run's life -----------------------------------------------------------------------------------

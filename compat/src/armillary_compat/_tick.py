@@ -12,6 +12,7 @@ import functools
 import logging
 import math
 import os
+import select
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol
@@ -154,7 +155,8 @@ class HostDriver:
             self._turn(internals.WOKEN, is_inside=True)
 
     def wake(self, task: trio.lowlevel.Task, result: outcome.Outcome[Any]) -> None:
-        assert self._scheduler is not None
+        if self._scheduler is None:
+            return  # the run has crashed, and the task with it
         self._scheduler.reschedule(task, result)
         if self._queued is None and not self._interrupts.in_turn:
             self._turn(internals.WOKEN, is_inside=True)
@@ -268,12 +270,14 @@ class StockDriver:
         # Kept here and not in the loop's callbacks, so that a Ctrl-C at the wrong moment loses none.
         self._calls: deque[Callable[[], object]] = deque()
         self._runner: Any = None
+        self._is_over = False
 
     def start(self, main: Main, on_done: OnDone, interrupts: Interrupts) -> None:
         self._interrupts = interrupts
 
         def done(result: outcome.Outcome[Any]) -> None:
             self._runner = None
+            self._is_over = True
             on_done(result)
 
         trio.lowlevel.start_guest_run(
@@ -290,8 +294,9 @@ class StockDriver:
         """Nothing: the turn takes place when trio's thread has noticed that it is wanted."""
 
     def wake(self, task: trio.lowlevel.Task, result: outcome.Outcome[Any]) -> None:
-        self._enter()
-        trio.lowlevel.reschedule(task, result)
+        if not self._is_over:
+            self._enter()
+            trio.lowlevel.reschedule(task, result)
 
     def poke(self) -> None:
         self._loop.call_soon(self._take_turn)
@@ -331,7 +336,12 @@ def driver_for(loop: asyncio.AbstractEventLoop) -> Driver:
 
 @functools.cache
 def why_not_hosted() -> str | None:
-    """What keeps this trio from being driven without a thread; None if nothing does. Logged, once."""
+    """What keeps this trio from being driven without a thread; None if nothing does.
+
+    Logged, once, if it is more than the system that trio runs on.
+    """
+    if not hasattr(select, "epoll"):
+        return "this system has no epoll"
     missing = internals.missing_names()
     reason = f"it has no {', '.join(missing)}" if missing else rehearse()
     if reason is not None:

@@ -42,7 +42,11 @@ async def call_trio(async_fn: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
     guest = Guest.current()
     task = guest.start_soon(async_fn, *args)
     guest.run_now()
-    return await task.wait()
+    try:
+        return await task.wait()
+    finally:
+        # This frame is in the traceback of an exception that the task holds: no cycle of the two.
+        del task
 
 
 async def call_asyncio(coroutine_fn: Callable[[*Ts], Coroutine[Any, Any, T]], *args: *Ts) -> T:
@@ -63,21 +67,32 @@ async def call_asyncio(coroutine_fn: Callable[[*Ts], Coroutine[Any, Any, T]], *a
         task = loop.create_task(coroutine_fn(*args))
     finally:
         sniffed.name = library
-    raise_cancelled: Callable[[], NoReturn] | None = None
-
-    def abort(raise_cancel: Callable[[], NoReturn]) -> trio.lowlevel.Abort:
-        nonlocal raise_cancelled
-        raise_cancelled = raise_cancel
-        # The end of `asyncio.run` may have cancelled it already. Another time would interrupt its cleanup.
-        if not task.cancelling():
-            task.cancel()
-        return trio.lowlevel.Abort.FAILED
-
+    canceller = _Canceller(task)
     task.add_done_callback(lambda _: driver.wake(trio_task, outcome.Value(None)))
-    await trio.lowlevel.wait_task_rescheduled(abort)
-    if raise_cancelled is not None and task.cancelled():
-        raise_cancelled()
-    return task.result()
+    try:
+        await trio.lowlevel.wait_task_rescheduled(canceller.abort)
+        if canceller.raise_cancelled is not None and task.cancelled():
+            canceller.raise_cancelled()
+        return task.result()
+    finally:
+        del task, canceller  # as above
+
+
+class _Canceller:
+    """Cancels an asyncio task when trio wants to, and keeps what trio wants raised then."""
+
+    __slots__ = ("_task", "raise_cancelled")
+
+    def __init__(self, task: asyncio.Task[Any]) -> None:
+        self._task = task
+        self.raise_cancelled: Callable[[], NoReturn] | None = None
+
+    def abort(self, raise_cancel: Callable[[], NoReturn]) -> trio.lowlevel.Abort:
+        self.raise_cancelled = raise_cancel
+        # The end of `asyncio.run` may have cancelled it already. Another time would interrupt its cleanup.
+        if not self._task.cancelling():
+            self._task.cancel()
+        return trio.lowlevel.Abort.FAILED
 
 
 async def wait_future(future: asyncio.Future[T]) -> T:

@@ -18,6 +18,7 @@ import trio
 
 from ._errors import leaves, without_cancellation
 from ._run import GuestRun
+from ._tick import Driver
 
 __all__ = ["Guest", "GuestTask", "Hold"]
 
@@ -121,7 +122,7 @@ class Guest:
         Without it they run at the loop's next turn. It does nothing inside a trio task, and with the stock
         driver. May raise KeyboardInterrupt or SystemExit, as any code of a loop may.
         """
-        self._run.driver.run_now()
+        self._driver().run_now()
 
     def wake(self, task: trio.lowlevel.Task, result: outcome.Outcome[Any] | None = None) -> None:
         """As `trio.lowlevel.reschedule` and then `run_now`, for less.
@@ -130,7 +131,7 @@ class Guest:
             task: it waits in `trio.lowlevel.wait_task_rescheduled`.
             result: what that returns or raises; by default it returns None.
         """
-        self._run.driver.wake(task, outcome.Value(None) if result is None else result)
+        self._driver().wake(task, outcome.Value(None) if result is None else result)
 
     async def aclose(self) -> None:
         """Cancel everything in the guest and wait until it has ended, with all cleanup.
@@ -169,6 +170,7 @@ class Guest:
         for task in list(self._tasks):
             task._fail(error or RuntimeError("the guest ended without this task"))
         self._tasks.clear()
+        self._unstarted.clear()
         self._ended.complete()
 
     async def _own(self) -> None:
@@ -181,6 +183,11 @@ class Guest:
             return Guest.of(self.loop)
         self._run.activate()
         return self
+
+    def _driver(self) -> Driver:
+        """Of the run that this guest's tasks, or its successor's, are in."""
+        run = GuestRun.of(self.loop) if self._run.is_done else None
+        return (run or self._run).driver
 
     def _leave(self) -> None:
         self._users -= 1
@@ -245,6 +252,9 @@ class GuestTask(Generic[T]):
                 if error is not None:
                     raise error  # noqa: B904, ASYNC104 - the cancellation is its context, not its cause
             raise
+        finally:
+            # This frame is in the traceback of an exception that the future holds: no cycle of the two.
+            del future, self
 
     @trio.lowlevel.enable_ki_protection
     async def _run(self, async_fn: Callable[..., Awaitable[T]], args: tuple[Any, ...]) -> None:
@@ -259,6 +269,7 @@ class GuestTask(Generic[T]):
         finally:
             self._guest._tasks.discard(self)
             self._guest._leave()
+            del future, self  # as in `wait`
 
     def _fail(self, error: BaseException) -> None:
         """The task ended with an exception: trio's cancellation of the whole guest, or one of its own."""

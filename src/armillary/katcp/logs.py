@@ -47,8 +47,8 @@ class LogHandler(logging.Handler):
         level = wire_level(record, self._device.log_level)
         if level is None or record.name.startswith(self.OWN_LOGGERS):
             return
-        arguments = (level, record.created, record.name, self.format(record))
         try:
+            arguments = (level, record.created, record.name, self.format(record))
             if self._is_at_home():
                 self._device.mass_inform("log", *arguments)
             elif self._waiting >= _WAITING:
@@ -58,6 +58,8 @@ class LogHandler(logging.Handler):
                 self._run_at_home(self._send, arguments)
         except RuntimeError:  # the run, or the loop, is over
             self.dropped += 1
+        except Exception:  # noqa: BLE001 - a log call that is wrong is reported as logging reports it
+            self.handleError(record)
 
     def _attach(self) -> None:
         """Remember the run whose device it is."""

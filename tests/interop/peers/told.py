@@ -6,9 +6,11 @@ Whatever else it has to tell, it tells as ``{"event": name, "facts": [...]}``. I
 
 import asyncio
 import json
+import logging
+import os
 import sys
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
 # Longer than any order of a test: a picture of five thousand sensors.
@@ -70,3 +72,22 @@ async def obey_async(commands: dict[str, Callable[..., Awaitable[Any]]], order: 
         say(answer=await commands[name](*arguments))
     except Exception:
         say(error=traceback.format_exc())
+
+
+class RecordTeller(logging.Handler):
+    """Tells each log record: its logger, level and text, and the class of its exception."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else None
+        tell("record", record.name, record.levelname, record.getMessage(), error)
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    """As `asyncio.run`; on uvloop, if the variable ``PEER_LOOP`` says so."""
+    new_loop = None
+    if os.environ.get("PEER_LOOP") == "uvloop":
+        import uvloop
+
+        new_loop = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(main)

@@ -1,0 +1,1 @@
+"""The lab network: a manager links clients to services by name."""

@@ -1,0 +1,617 @@
+"""One device at a manager, from the handshake to its last packet."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from armillary._runtime.direct import receiver_of
+from armillary._runtime.outbox import Outbox, OutboxStatistics
+from armillary._wire.lines import LineTooLong
+
+from .hosts import PeerHost, find_peer_host
+from .protocol import packets
+from .protocol.admin_login import AdminLogin, Deny, Grant
+from .protocol.codec import STANDARD
+from .protocol.credentials import (
+    Action,
+    Ask,
+    Awaited,
+    Close,
+    Conversation,
+    FindUser,
+    Login,
+    Pause,
+    Record,
+    Reject,
+    VerifyLogin,
+    VerifyManagerPassword,
+)
+from .protocol.features import BINARY, STREAM, agree
+from .protocol.framing import Packet, PacketReader, Unreadable
+from .protocol.handshake import CheckIdentity, Connected, ManagerHandshake
+from .protocol.identities import MANAGER, Identity
+from .protocol.packets import PacketError
+from .protocol.payloads import TEXT_CODEC
+from .protocol.peers import Peer
+from .protocol.refusals import Refused
+from .protocol.roles import Role
+from .protocol.scanning import Kind
+from .protocol.terminal_input import parse_terminal_input
+
+if TYPE_CHECKING:
+    from .manager import Manager
+
+__all__ = ["ManagedPeer", "PeerSession", "SessionStatistics"]
+
+_logger = logging.getLogger("armillary.network.manager")
+
+# Bytes asked of a stream at once; in the midst of a long line, more.
+_RECEIVE = 65536
+_RECEIVE_LONG = 4 * _RECEIVE
+# Packets handled in a row without letting others run. More makes others wait longer (each takes some
+# microseconds); fewer spends a larger part of the time on switching.
+_BURST = 128
+# Bytes of a line in the handshake: an identity lists what a service offers. Larger lets somebody who has not
+# said who he is take more memory; smaller refuses services with thousands of methods.
+_INTRODUCTION = 4 * 1024 * 1024
+# Seconds for the last packets of a session, such as why it was rejected. Longer lets a peer that does not
+# read hold up the end of the manager; shorter cuts off peers behind slow links.
+FAREWELL_TIMEOUT = 0.5
+# Administrative requests of one peer that run at once; the others are refused. Each waits for the database.
+_MOST_TASKS = 64
+
+
+class _Ends(Exception):
+    """The session is over, for no reason that anybody needs to be told."""
+
+
+@dataclass(eq=False, slots=True)
+class ManagedPeer(Peer):
+    """A peer with its session."""
+
+    session: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStatistics:
+    """A look at one peer of a manager."""
+
+    name: str
+    """Its network name, or its address as long as it has none."""
+    received: int
+    """Packets that came from it."""
+    malformed: int
+    """Lines that were no packets."""
+    notifications_dropped: int
+    """Notifications that it was not sent, because too many bytes waited to be read by it."""
+    outbox: OutboxStatistics
+
+
+class PeerSession:
+    """One connection to a manager. `run` is its life.
+
+    Args:
+        manager: whose peer it is.
+        stream: the connection.
+        nursery: runs its writer; it encloses `run`.
+    """
+
+    def __init__(self, manager: Manager, stream: trio.abc.Stream, nursery: trio.Nursery) -> None:
+        self.manager = manager
+        self.outbox = Outbox(stream, nursery, bound=manager.limits.unread, on_broken=self._on_broken)
+        self.host: PeerHost | None = None
+        self.peer: ManagedPeer | None = None
+        self.role: Role = manager.roles.of(None)
+        self.received = 0
+        self.malformed = 0
+        self.notifications_dropped = 0
+        self._stream = stream
+        self._receive = receiver_of(stream)
+        # Nobody needs longer lines to introduce themselves.
+        self._reader = PacketReader(min(_INTRODUCTION, manager.limits.line))
+        # What everybody is told who gets its requests.
+        self._quoted_name = b""
+        self._scope = trio.CancelScope()
+        self._nursery: trio.Nursery | None = None
+        self._tasks = 0
+        self._handshake: ManagerHandshake | None = None
+        self._admin: AdminLogin[Callable[[], Awaitable[None]]] | None = None
+        self._login: Login | None = None
+
+    @property
+    def name(self) -> str:
+        """Its network name, or where it is as long as it has none."""
+        if self.peer is not None:
+            return self.peer.network_name
+        return "somebody" if self.host is None else self.host.address
+
+    @property
+    def user(self) -> str:
+        """Who is logged in on it."""
+        login = self._login or (None if self._admin is None else self._admin.login)
+        return "" if login is None else login.username
+
+    def statistics(self) -> SessionStatistics:
+        """A look at the session."""
+        return SessionStatistics(
+            self.name,
+            self.received,
+            self.malformed,
+            self.notifications_dropped,
+            self.outbox.statistics(),
+        )
+
+    async def run(self) -> None:
+        """Serve the peer until it goes. Nothing of it is left in the registry afterwards."""
+        try:
+            with self._scope:
+                self.host = await find_peer_host(
+                    self._stream, aliases=self.manager.aliases, own_hostname=self.manager.hostname
+                )
+                if await self._is_let_in():
+                    async with trio.open_nursery() as self._nursery:
+                        await self._serve()
+                        self._nursery.cancel_scope.cancel(reason="the peer has gone")
+        finally:
+            self._leave()
+            # Shielded inside, with that deadline.
+            await self.outbox.finish(trio.current_time() + FAREWELL_TIMEOUT)  # noqa: ASYNC102
+
+    def end(self, reason: str) -> None:
+        """End the session: what waits is sent, for half a second at most."""
+        self._scope.cancel(reason=reason)
+
+    def abort(self, reason: str) -> None:
+        """End the session at once, and send nothing more."""
+        _logger.warning("Disconnecting %s: %s", self.name, reason)
+        self.outbox.abort()
+        self._scope.cancel(reason=reason)
+
+    # -- sending ------------------------------------------------------------------------------------------
+
+    def send(self, data: bytes) -> None:
+        """Send a packet, together with the others of this moment."""
+        self.manager.cork(self)
+        self.outbox.send(data)
+
+    def send_notification(self, pieces: Iterable[bytes]) -> None:
+        """Send a notification, unless the peer has too much to read: it is dropped then, and counted."""
+        if self.outbox.is_over_bound:
+            if not self.notifications_dropped:
+                _logger.warning(
+                    "%s does not read: notifications to it are dropped, %d bytes wait",
+                    self.name,
+                    self.outbox.backlog,
+                )
+            self.notifications_dropped += 1
+            return
+        for piece in pieces:
+            self.send(piece)
+
+    def send_error(self, uid: str, message: str, traceback: Iterable[str] = ()) -> None:
+        """Send why something could not be done."""
+        self.send(packets.error(self.name, uid, message, list(traceback)))
+
+    def reply(self, uid: str, result: object) -> None:
+        """Send the result of a request to the manager."""
+        self.send(packets.reply(self.name, uid, result, codec=TEXT_CODEC))
+
+    # -- the end ------------------------------------------------------------------------------------------
+
+    def _leave(self) -> None:
+        now = trio.current_time()
+        if self.peer is not None:
+            self.manager.remove(self.peer)
+        if self._admin is not None:
+            self._admin.closed(now)
+        if self._handshake is not None:
+            for action in self._handshake.closed(now):
+                if isinstance(action, Record):
+                    self._record(action)
+
+    def _on_broken(self, error: BaseException) -> None:
+        _logger.debug("connection of %s broken: %s", self.name, error.__cause__ or error)
+        self._scope.cancel(reason="the connection is broken")
+
+    # -- reading ------------------------------------------------------------------------------------------
+
+    async def _next_line(self) -> bytes | LineTooLong:
+        """The next line of the handshake."""
+        while (line := self._reader.next_line()) is None:
+            await self._receive_more()
+        return line
+
+    async def _receive_more(self) -> None:
+        size = _RECEIVE if self._reader.unfinished < _RECEIVE else _RECEIVE_LONG
+        try:
+            data = await self._receive(size)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self.outbox.abort()
+            raise _Ends from None
+        if not data:
+            raise _Ends
+        self._reader.append(bytes(data))
+
+    async def _is_let_in(self) -> bool:
+        try:
+            return await self._shake_hands()
+        except _Ends:
+            return False
+
+    async def _serve(self) -> None:
+        """Handle packets until the peer goes."""
+        try:
+            await self._handle_packets()
+        except _Ends:
+            pass
+
+    async def _handle_packets(self) -> None:
+        assert self.peer is not None
+        manager, reader, peer = self.manager, self._reader, self.peer
+        served = 0
+        while True:
+            while (item := reader.next_packet()) is not None:
+                self.received += 1
+                if isinstance(item, Packet):
+                    await self._handle(item)
+                else:
+                    self._handle_unreadable(item)
+                served += 1
+                if served >= _BURST:
+                    served = 0
+                    manager.uncork()
+                    await trio.lowlevel.checkpoint()
+            manager.uncork()
+            await self._receive_more()
+            peer.last_heard = trio.current_time()
+
+    async def _handle(self, packet: Packet) -> None:
+        kind = packet.envelope.kind
+        if kind is Kind.REQUEST:
+            await self._forward_request(packet)
+        elif kind is Kind.REPLY:
+            await self._forward_reply(packet)
+        elif kind is Kind.NOTIFICATION:
+            await self._forward_notification(packet)
+        elif kind is Kind.MANAGER_REQUEST:
+            self._manager_request(STANDARD.decode(packet.line))
+        else:
+            raise _Ends
+
+    def _handle_unreadable(self, item: Unreadable) -> None:
+        """A line that is no packet: an answer that somebody types, shorthand, or an error."""
+        text = _text_of(item.line)
+        if self._admin is not None and self._admin.takes_text:
+            self._tell_admin(text, is_text=True)
+            return
+        packet = parse_terminal_input(text) if text and not item.error.is_json else None
+        if packet is None or "attribute" not in packet:
+            self.malformed += 1
+            # Once: a peer that sends nothing but garbage must not fill the log.
+            level = logging.WARNING if self.malformed == 1 else logging.DEBUG
+            _logger.log(level, "%s sent what is no packet: %s", self.name, item.error)
+            self.send_error(item.error.uid, item.error.message)
+            if item.is_lost:
+                raise _Ends
+        elif packet["attribute"] == packets.DISCONNECT:
+            raise _Ends
+        elif packet["service"] == MANAGER:
+            self._manager_request(packet)
+        else:
+            self._forward_typed(packet)
+
+    def _forward_typed(self, packet: Mapping[str, Any]) -> None:
+        """Send on what somebody has typed."""
+        try:
+            service = self._admit(packet["service"], "")
+            line = STANDARD.pack({**packet, "requester": self.name})
+        except Refused as refused:
+            self.send_error("", refused.message)
+        except (TypeError, ValueError) as error:
+            self.send_error("", packets.message_of(error))
+        else:
+            service.session.send(line)
+
+    # -- forwarding ---------------------------------------------------------------------------------------
+
+    def _admit(self, name: str, uid: str) -> ManagedPeer:
+        """The service that a request goes to, if it may go there. From now on its reply is expected.
+
+        Raises:
+            Refused: it may not.
+        """
+        assert self.peer is not None
+        self.role.check_call(self.peer, name)
+        service = self.manager.registry.route(self.peer, name)
+        if service.session.outbox.is_over_bound:
+            raise Refused(RuntimeError, f"the {name!r} Service does not read its requests")
+        self.manager.outstanding.forward(self.peer, service, uid, is_streaming=STREAM in self.peer.features)
+        return service
+
+    async def _forward_request(self, packet: Packet) -> None:
+        envelope = packet.envelope
+        assert envelope.service is not None
+        try:
+            service = self._admit(envelope.service, envelope.uid)
+        except Refused as refused:
+            self.send_error(envelope.uid, refused.message)
+            return
+        if packet.attachments and BINARY not in service.features:
+            try:
+                text = await self.manager.as_text(packet, self.name)
+            except (TypeError, ValueError) as error:
+                self.manager.outstanding.answer(service, self.name, envelope.uid)
+                self.send_error(envelope.uid, packets.message_of(error))
+                return
+            service.session.send(text)
+            return
+        for piece in packet.requested_by(self._quoted_name):
+            service.session.send(piece)
+
+    async def _forward_reply(self, packet: Packet) -> None:
+        assert self.peer is not None
+        envelope = packet.envelope
+        manager = self.manager
+        if not envelope.uid and envelope.requester in (manager.name, None):
+            if self._admin is not None and self._admin.takes_packet:
+                self._tell_admin(STANDARD.decode(packet.line).get("result"), is_text=False)
+            return
+        if envelope.requester is None:
+            _logger.debug("%s sent a reply that is for nobody", self.name)
+            return
+        target = manager.outstanding.answer(
+            self.peer, envelope.requester, envelope.uid, is_last=not envelope.more
+        )
+        if not isinstance(target, ManagedPeer):
+            _logger.debug("a reply of %s reaches nobody: %s", self.name, target.value)
+            return
+        session: PeerSession = target.session
+        if session.outbox.backlog > manager.limits.unread_replies:
+            session.abort("it does not read its replies")
+        elif packet.attachments and BINARY not in target.features:
+            try:
+                session.send(await manager.as_text(packet))
+            except (TypeError, ValueError) as error:
+                session.send_error(envelope.uid, packets.message_of(error))
+        else:
+            for piece in packet.verbatim():
+                session.send(piece)
+
+    async def _forward_notification(self, packet: Packet) -> None:
+        assert self.peer is not None
+        assert packet.envelope.service is not None
+        try:
+            audience = self.manager.registry.audience(self.peer, packet.envelope.service)
+        except Refused as refused:
+            self.send_error("", refused.message)
+            return
+        pieces: list[bytes] = packet.verbatim()
+        text: list[bytes] | None = None
+        for target in audience:
+            session: PeerSession = target.session
+            if packet.attachments and BINARY not in target.features:
+                text = [await self.manager.as_text(packet)] if text is None else text
+                session.send_notification(text)
+            else:
+                session.send_notification(pieces)
+
+    # -- requests to the manager --------------------------------------------------------------------------
+
+    def _manager_request(self, packet: Mapping[str, Any]) -> None:
+        """Answer a request to the manager, or let an administrator's be answered by a task."""
+        uid = packet.get("uid") or ""
+        attribute = packet["attribute"]
+        args, kwargs = packet.get("args") or [], packet.get("kwargs") or {}
+        try:
+            if not isinstance(args, list) or not isinstance(kwargs, dict):
+                raise PacketError("expected an array as 'args' and an object as 'kwargs'", uid=uid)
+            answer = self.manager.public_request(self, attribute, args, kwargs)
+        except Refused as refused:
+            self.send_error(uid, refused.message)
+        except PacketError as error:
+            self.send_error(uid, error.message)
+        else:
+            if answer is not self.manager.NOT_PUBLIC:
+                self.reply(uid, answer)
+            else:
+                run = partial(self._administrate, uid, attribute, args, kwargs)
+                self._ask_admin(run)
+
+    def _ask_admin(self, run: Callable[[], Awaitable[None]]) -> None:
+        assert self.host is not None
+        if self._admin is None:
+            self._admin = AdminLogin(
+                manager_name=self.manager.name,
+                address=self.host.ip or self.host.address,
+                throttle=self.manager.throttle,
+                is_admin=self.role.administrate,
+            )
+        self._start(partial(self._perform, self._admin, self._admin.request(run, trio.current_time())))
+
+    def _tell_admin(self, value: object, *, is_text: bool) -> None:
+        assert self._admin is not None
+        actions = self._admin.answered(value, trio.current_time(), is_text=is_text)
+        self._start(partial(self._perform, self._admin, actions))
+
+    def _start(self, task: Callable[[], Awaitable[object]]) -> None:
+        """Run something that waits, while packets go on being handled."""
+        assert self._nursery is not None
+        if self._tasks >= _MOST_TASKS:
+            self.send_error("", f"RuntimeError: {_MOST_TASKS} requests to the manager are being answered")
+            return
+        self._tasks += 1
+
+        async def run() -> None:
+            try:
+                await task()
+            except _Ends:
+                self._scope.cancel(reason="the login was wrong")
+            finally:
+                self._tasks -= 1
+                self.manager.uncork()
+
+        self._nursery.start_soon(run)
+
+    async def _administrate(self, uid: str, attribute: str, args: list[Any], kwargs: dict[str, Any]) -> None:
+        try:
+            result = await self.manager.admin_request(self, attribute, args, kwargs)
+        except Refused as refused:
+            self.send_error(uid, refused.message)
+        except (TypeError, ValueError, AttributeError) as error:
+            self.send_error(uid, packets.message_of(error))
+        else:
+            try:
+                self.reply(uid, result)
+            except (TypeError, ValueError) as error:
+                self.send_error(uid, packets.message_of(error))
+
+    # -- the handshake ------------------------------------------------------------------------------------
+
+    async def _shake_hands(self) -> bool:
+        """Let the peer in, if it is who it has to be."""
+        assert self.host is not None
+        manager = self.manager
+        handshake = self._handshake = ManagerHandshake(
+            manager.authentication.method,
+            manager_name=manager.name,
+            address=self.host.ip or self.host.address,
+            throttle=manager.throttle,
+            hostname=self.host.hostname,
+            trusted_hostnames=manager.authentication.hostnames,
+            features=manager.features,
+            time_limit=manager.limits.handshake,
+        )
+        await self._perform(handshake, handshake.start(trio.current_time()))
+        while handshake.awaited is Awaited.ANSWER:
+            assert handshake.deadline is not None
+            with trio.CancelScope(deadline=handshake.deadline) as scope:
+                line = await self._next_line()
+            now = trio.current_time()
+            actions = handshake.timed_out(now) if scope.cancelled_caught else _answer(handshake, line, now)
+            await self._perform(handshake, actions)
+        return self.peer is not None
+
+    async def _perform(self, conversation: Conversation, actions: Iterable[Action]) -> None:
+        """Do what a conversation wants, and what follows from it."""
+        waiting = deque(actions)
+        while waiting:
+            action = waiting.popleft()
+            waiting.extend(await self._perform_one(conversation, action))
+        self.manager.uncork()
+
+    async def _perform_one(self, conversation: Conversation, action: Action) -> list[Action]:
+        manager = self.manager
+        match action:
+            case Ask(attribute, args, features):
+                self.send(_question(manager.name, attribute, args, features))
+                self.manager.uncork()
+            case Record():
+                self._record(action)
+            case Pause(until):
+                await trio.sleep_until(until)
+                return conversation.resume(trio.current_time())
+            case FindUser(username):
+                is_registered = await manager.is_registered(username)
+                return conversation.found(is_registered, trio.current_time())
+            case VerifyLogin(username, password):
+                user = await manager.verify_login(username, password)
+                if user is not None and conversation is self._handshake:
+                    self.role = manager.roles.of(user.role, is_admin=user.is_admin)
+                is_admin = user is not None and user.is_admin
+                return conversation.verified(user is not None, trio.current_time(), is_admin=is_admin)
+            case VerifyManagerPassword(password):
+                expected = manager.authentication.password or ""
+                is_right = hmac.compare_digest(password.encode("utf-8"), expected.encode("utf-8"))
+                return conversation.verified(is_right, trio.current_time())
+            case CheckIdentity(value):
+                assert isinstance(conversation, ManagerHandshake)
+                return self._check_identity(conversation, value)
+            case Connected(_, login):
+                self._login = login
+            case Grant(request):
+                await request()
+            case Deny(_, error):
+                self.send_error("", error.message)
+            case Reject(error):
+                self.send_error("", error.message)
+                raise _Ends
+            case Close():
+                raise _Ends
+        return []
+
+    def _check_identity(self, handshake: ManagerHandshake, value: object) -> list[Action]:
+        """Register the peer."""
+        assert self.host is not None
+        now = trio.current_time()
+        if isinstance(value, str):
+            value = parse_terminal_input(value) or value
+        try:
+            identity = Identity.read(value)
+            features = agree(value, self.manager.features)
+            peer = ManagedPeer(
+                type=identity.type,
+                name=identity.name,
+                address=self.host.address,
+                language=identity.language,
+                os=identity.os,
+                attributes=identity.attributes,
+                max_clients=identity.max_clients,
+                features=features,
+                last_heard=now,
+                session=self,
+            )
+            if identity.type == "service":
+                self.role.check_serve(peer)
+            self.manager.add(peer)
+        except (Refused, KeyError, TypeError, ValueError, NameError) as error:
+            return handshake.not_identified(error, now)
+        self.peer = peer
+        self._quoted_name = STANDARD.encode(peer.network_name)
+        self._reader.agree(features)
+        self._reader.limit = self.manager.limits.line
+        return handshake.identified(identity.type, now)
+
+    def _record(self, record: Record) -> None:
+        assert self.host is not None
+        self.manager.record_connection(self, record.message)
+
+
+def _question(manager: str, attribute: str, args: tuple[str, ...], features: tuple[str, ...]) -> bytes:
+    """The request that asks a device for what the handshake wants to know."""
+    if attribute == "identity":
+        return packets.identity_request(manager, features)
+    if attribute == "username":
+        return packets.username_request(manager)
+    return packets.password_request(manager, args[0])
+
+
+def _answer(handshake: ManagerHandshake, line: bytes | LineTooLong, now: float) -> list[Action]:
+    """What a device has answered: the result of a packet, or else the text of the line."""
+    if isinstance(line, LineTooLong):
+        return handshake.undecodable(now)
+    try:
+        text = line.decode("utf-8").strip()
+    except UnicodeDecodeError:
+        return handshake.undecodable(now)
+    try:
+        packet = STANDARD.decode(line)
+    except ValueError:
+        packet = None
+    is_answer = isinstance(packet, dict) and "result" in packet
+    return handshake.answered(packet["result"] if is_answer else text, now)
+
+
+def _text_of(line: bytes | None) -> str:
+    """What somebody may have typed."""
+    try:
+        return "" if line is None else line.decode("utf-8").strip()
+    except UnicodeDecodeError:
+        return ""
