@@ -103,7 +103,7 @@ def test_sockets(host: Host) -> None:
         await server.start()
         (listening,) = server.sockets
         assert listening.getsockname()[0] == "127.0.0.1"
-        assert isinstance(server.server, asyncio.AbstractServer)
+        assert server.server is not None
         await server.stop()
         assert server.sockets == ()
         assert server.server is None

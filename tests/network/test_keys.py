@@ -86,7 +86,7 @@ def test_an_encrypted_key_needs_its_password(algorithm: str, tmp_path: Path) -> 
     assert load_key(path, password="pö l").key_size >= 256
     with pytest.raises(ValueError, match=r"cannot load the private key .*lab\.key: it is encrypted"):
         load_key(path)
-    with pytest.raises(ValueError, match=r"lab\.key: .*[Ii]ncorrect password"):
+    with pytest.raises(ValueError, match=r"lab\.key: the password is wrong$"):
         load_key(path, password="p")
     with pytest.raises(ValueError, match="empty"):
         generate_key(tmp_path / "other.key", password="")

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import getpass
-import ipaddress
 import os
 import socket
 from pathlib import Path
@@ -13,7 +12,6 @@ import pytest
 from armillary.network.locations import (
     Home,
     find_home,
-    is_loopback,
     localhost_aliases,
     own_addresses,
     own_hostname,
@@ -99,23 +97,3 @@ def test_the_aliases_are_all_that_means_this_computer() -> None:
     aliases = localhost_aliases()
     assert {own_hostname(), "localhost", *own_addresses()} <= aliases
     assert socket.getnameinfo(("127.0.0.1", 0), 0)[0] in aliases
-
-
-@pytest.mark.parametrize(
-    ("address", "expected"),
-    [
-        ("127.0.0.1", True),
-        ("127.9.9.9", True),
-        ("::1", True),
-        ("::ffff:127.0.0.1", True),
-        ("10.0.0.1", False),
-        ("::2", False),
-        ("1.127.0.1", False),
-    ],
-)
-def test_loopback_addresses_are_known(address: str, expected: bool) -> None:
-    """An address is a loopback one if, and only if, the standard library says so."""
-    assert expected is is_loopback(address)
-    ip = ipaddress.ip_address(address)
-    mapped = getattr(ip, "ipv4_mapped", None)
-    assert expected is (mapped or ip).is_loopback

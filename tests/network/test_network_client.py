@@ -399,8 +399,9 @@ async def test_pending_calls_fail_at_once_when_the_connection_ends() -> None:
     async with opened() as (client, manager):
         connection = connection_of(client)
         calls = [connection.start("DMM", "a") for _ in range(3)]
-        await manager.receive()
-        await manager.stream.send_eof()
+        for _ in calls:
+            await manager.receive()
+        await manager.stream.aclose()
         for call in calls:
             with pytest.raises(ConnectionClosed) as caught:
                 await call.wait()

@@ -220,6 +220,23 @@ def test_a_password_that_changes_during_a_login_stays_changed(path: Path) -> Non
             store.users.login("marie", "old")
 
 
+def test_who_is_replaced_during_a_login_is_not_logged_in(path: Path) -> None:
+    """The password of a user who is gone brings nobody the rights of another one of that name."""
+
+    class Racing(str):
+        __slots__ = ()
+
+        def encode(self, *arguments: str) -> bytes:
+            other.users.remove("marie")
+            other.users.add("marie", "new", is_admin=True)
+            return super().encode(*arguments)
+
+    with open_cheaply(path) as store, open_cheaply(path) as other:
+        store.users.add("marie", "old")
+        with pytest.raises(UnknownUser):
+            store.users.login("marie", Racing("old"))
+
+
 def test_a_hash_that_cannot_be_replaced_keeps_nobody_out(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

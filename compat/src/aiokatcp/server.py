@@ -136,7 +136,12 @@ class _Run:
     async def _serve(self, server: DeviceServer) -> None:
         self._is_up.set_result(None)
         limits = server._limits()
-        await FacadeServer.serve(server._device, [self.listener], limits, 0.0, trio.TASK_STATUS_IGNORED)
+        try:
+            await FacadeServer.serve(server._device, [self.listener], limits, 0.0, trio.TASK_STATUS_IGNORED)
+        finally:
+            # Mostly it is closed by now. But a loop may end without a stop of the servers on it.
+            if server.server is not None:
+                server.server.close()
 
 
 class DeviceServer:

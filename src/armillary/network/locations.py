@@ -15,7 +15,6 @@ from pathlib import Path
 __all__ = [
     "Home",
     "find_home",
-    "is_loopback",
     "localhost_aliases",
     "own_addresses",
     "own_hostname",
@@ -118,11 +117,6 @@ def own_addresses() -> list[str]:
         for addresses in interfaces.values():
             found += [each.address for each in addresses if each.family == kind and "%" not in each.address]
     return list(dict.fromkeys(found))
-
-
-def is_loopback(address: str) -> bool:
-    """Whether an IP address never leaves this computer."""
-    return address == "::1" or address.startswith(("127.", "::ffff:127."))
 
 
 def localhost_aliases() -> frozenset[str]:

@@ -29,7 +29,17 @@ from .protocol.refusals import Refused
 from .protocol.registry import Registry, ReleasedLock, ServiceRow
 from .protocol.roles import Roles, admin_request
 from .protocol.throttle import LoginThrottle
-from .store import AuditEvent, EventKind, LoginRefused, Recorder, Store, User, open_recorder, table_requests
+from .store import (
+    AuditEvent,
+    EventKind,
+    LoginRefused,
+    Recorder,
+    Store,
+    StoreUnusable,
+    User,
+    open_recorder,
+    table_requests,
+)
 
 __all__ = [
     "DEFAULT_PORT",
@@ -210,7 +220,11 @@ class Manager:
         if store is None:
             await trio.lowlevel.checkpoint()
             return False
-        return await trio.to_thread.run_sync(store.users.get, username) is not None
+        try:
+            return await trio.to_thread.run_sync(store.users.get, username) is not None
+        except StoreUnusable:
+            _logger.exception("nobody can log in")
+            return False
 
     async def verify_login(self, username: str, password: str) -> User | None:
         """The user, if the password is right."""
@@ -222,6 +236,9 @@ class Manager:
             login = partial(store.users.login, username, password)
             return await trio.to_thread.run_sync(login, limiter=self._logins)
         except LoginRefused:
+            return None
+        except StoreUnusable:
+            _logger.exception("nobody can log in")
             return None
 
     # -- requests to the manager --------------------------------------------------------------------------

@@ -62,8 +62,8 @@ class ArrayForm(NamedTuple):
         dtype = array.dtype.str
         if array.dtype.names is not None or not _is_known(dtype):
             raise TypeError(
-                f"array with elements of type {array.dtype} is not JSON serializable, nor can it be attached: "
-                "expected numbers or booleans"
+                f"array with elements of type {array.dtype} is not JSON serializable, nor can it be attached:"
+                " expected numbers or booleans"
             )
         order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
         # Where the byte order is not the machine's, elements have no buffer that others understand.

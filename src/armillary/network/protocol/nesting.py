@@ -19,7 +19,7 @@ from .codec import MAX_DEPTH, TooDeep
 __all__ = ["LONGEST_GAP", "LONGEST_PIECE", "LongText", "Malformed", "Nesting", "end_of_short_value"]
 
 LONGEST_PIECE = 64 * 1024
-"""How much is looked at as a whole. Smaller makes more calls for the same bytes, larger holds the loop longer."""
+"""How much is looked at as a whole. Smaller makes more calls for the same bytes, larger holds the loop."""
 LONGEST_GAP = 64 * 1024
 """The longest number, or run of blanks, without a comma or a bracket; what is in strings does not count.
 
@@ -178,7 +178,7 @@ class Nesting(_Pieces):
     def __init__(self, opener: bytes, depth: int) -> None:
         super().__init__()
         self._room = MAX_DEPTH - depth
-        # The brackets that are open where `_rest` begins: behind one of them, or else at the comma after a value.
+        # The brackets that are open where `_rest` begins: behind one of them, or at the comma after a value.
         self._open = opener
         self._follows_value = False
         # What no comma or bracket has followed yet. What stands in its strings is left out.
@@ -294,9 +294,7 @@ class Nesting(_Pieces):
         except RecursionError:
             raise TooDeep from None
         except json.JSONDecodeError as error:
-            raise Malformed(
-                f"expected JSON, got something else: {error.msg}", error.pos - len(beginning)
-            ) from None
+            raise Malformed(_explained(error), error.pos - len(beginning)) from None
 
 
 def _walked(is_open: bytes, text: bytes, room: int) -> bytes:

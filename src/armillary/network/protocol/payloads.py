@@ -157,7 +157,7 @@ _Make = Callable[[bytearray, list[Any]], object]
 
 
 def _put_back(packet: dict[str, Any], attachments: Iterable[bytes], make: _Make) -> None:
-    """Put in its place what `make` makes of each part: given its bytes and, for an array, what is said of it."""
+    """Put in its place what `make` makes of each part, given its bytes and what is said of them."""
     data = bytearray().join(attachments)
     size, parts = packet.pop(ATTACHED, None), packet.pop(PARTS, None)
     if type(size) is not int or not isinstance(parts, list):

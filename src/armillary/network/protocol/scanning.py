@@ -87,8 +87,8 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
     """Of a request: where the value of a `requester` stands that its sender has made up."""
 
 
-# What a key of the envelope may be, for error texts. It may be null, too, which is as good as nothing: not every
-# language can leave out a key. But for the number of what follows, nothing cannot be told from a mistake.
+# What a key of the envelope may be, for error texts. It may be null, too, which is as good as nothing: not all
+# languages can leave out a key. Not so the number of what follows, where a mistake would cost too much.
 _EXPECTED = {
     "service": "a string",
     "attribute": "a string",
@@ -371,7 +371,9 @@ class EnvelopeScanner:
 def _no_object(text: bytes) -> PacketError:
     """What is wrong with a line that does not begin as an object."""
     if len(text) > LONGEST_SHORT_LINE:
-        return PacketError(f"expected an object, got a long line that begins with {text[:10]!r}", is_json=False)
+        return PacketError(
+            f"expected an object, got a long line that begins with {text[:10]!r}", is_json=False
+        )
     try:
         return PacketError(f"expected an object, got {_shown(STANDARD.decode(text))}")
     except TooDeep as error:

@@ -37,9 +37,9 @@ def parse_terminal_input(line: str) -> dict[str, Any] | None:
     """The packet, or the identity, that a typed line means; None if it means nothing.
 
     Values are ``true``, ``false``, ``none`` and ``null`` in upper or lower case, Python's literals without
-    blanks in them (``[1,2]``), quoted text, which is taken as it is, and else the text itself. What follows the
-    first ``name=value`` must be one too, or is ignored. A literal that JSON does not have, as ``1j``, is left to
-    whoever makes a packet of it.
+    blanks in them (``[1,2]``), quoted text, which is taken as it is, and else the text itself. What follows
+    the first ``name=value`` must be one too, or is ignored. A literal that JSON does not have, as ``1j``, is
+    left to whoever makes a packet of it.
     """
     line = line.strip()
     if len(line) > _LONGEST_LINE:

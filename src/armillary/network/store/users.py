@@ -164,10 +164,11 @@ class Users:
             raise WrongPassword("Wrong login password")
         if verdict.is_outdated:
             self._upgrade(pid, stored[0], password)
-        user = self.get(name)
-        if user is None:
-            raise UnknownUser("Unregistered user")  # removed while the password was verified
-        return user
+        # By number: the name may be somebody else's by now.
+        found = self._select("WHERE pid = ?", pid)
+        if not found:
+            raise UnknownUser("Unregistered user")
+        return found[0]
 
     def _upgrade(self, pid: int, old_key: object, password: str) -> None:
         """Replace a hash, unless it is another one by now."""
@@ -187,7 +188,7 @@ class Users:
             raise ValueError(f"You must specify a password for {name!r}")
         return hash_password(password, iterations=self._iterations)
 
-    def _select(self, condition: str, *parameters: str) -> list[User]:
+    def _select(self, condition: str, *parameters: object) -> list[User]:
         query = (
             "SELECT username, is_admin, role FROM auth_users LEFT JOIN armillary_roles USING (pid) "
             f"{condition} ORDER BY auth_users.pid"

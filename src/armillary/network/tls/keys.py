@@ -113,7 +113,10 @@ def load_key(path: str | os.PathLike[str], *, password: str | None = None) -> Pr
             # A password that nobody needs is no reason to refuse.
             key = load_pem_private_key(content, None)
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise ValueError(f"cannot load the private key {os.fspath(path)}: {error}") from None
+        # What the library says of a wrong password depends on the format and on its version.
+        is_encrypted = secret is not None and b"ENCRYPTED" in content
+        reason = "the password is wrong" if is_encrypted else error
+        raise ValueError(f"cannot load the private key {os.fspath(path)}: {reason}") from None
     kinds = (rsa.RSAPrivateKey, dsa.DSAPrivateKey, ec.EllipticCurvePrivateKey)
     if not isinstance(key, kinds):
         raise ValueError(
