@@ -139,10 +139,12 @@ class Dialled:
         self._send, self._receive = trio.open_memory_channel[ScriptedManager](10)
         self.attempts = 0
         self.is_there = True
+        self.tried = trio.Event()
 
     async def dial(self) -> trio.abc.Stream:
         await trio.lowlevel.checkpoint()
         self.attempts += 1
+        self.tried.set()
         if not self.is_there:
             raise ConnectFailed("nobody listens")
         stream, manager = connected()

@@ -22,7 +22,9 @@ from armillary.network.notifications import Note, Overflow
 
 
 @asynccontextmanager
-async def linked(asked: list[dict[str, Any]] | None = None) -> AsyncIterator[tuple[Link, ScriptedManager, Client]]:
+async def linked(
+    asked: list[dict[str, Any]] | None = None,
+) -> AsyncIterator[tuple[Link, ScriptedManager, Client]]:
     """A client with one link; what it asks when that is left goes into `asked`."""
     stream, manager = connected()
 
@@ -123,7 +125,10 @@ async def test_a_link_that_was_left_is_closed() -> None:
     ("message", "error"),
     [
         ("PermissionError: 'DMM' service is locked", LinkRefused),
-        ("PermissionError: The maximum number of Clients are already linked with 'DMM'\nBench B", LinkRefused),
+        (
+            "PermissionError: The maximum number of Clients are already linked with 'DMM'\nBench B",
+            LinkRefused,
+        ),
         ("KeyError: \"the 'DMM' service does not exist, cannot link with Bench A[lab7:51022]\"", ServiceGone),
     ],
 )
@@ -197,7 +202,11 @@ async def test_a_lock_is_held_for_a_block(shared: bool) -> None:
                 async with link.lock(shared=shared):
                     raise KeyError
     assert asked_for(asked) == ["link", "acquire_lock", "release_lock", "unlink", "__disconnect__"]
-    assert (asked[1]["service"], asked[1]["args"], asked[1]["kwargs"]) == ("Manager", ["DMM"], {"shared": shared})
+    assert (asked[1]["service"], asked[1]["args"], asked[1]["kwargs"]) == (
+        "Manager",
+        ["DMM"],
+        {"shared": shared},
+    )
 
 
 async def test_a_lock_that_is_refused() -> None:
@@ -205,7 +214,9 @@ async def test_a_lock_that_is_refused() -> None:
     async with linked() as (link, manager, _), trio.open_nursery() as nursery:
 
         async def refuse() -> None:
-            await manager.fail(await manager.receive(), "PermissionError: there are 2 links with the 'DMM' service")
+            await manager.fail(
+                await manager.receive(), "PermissionError: there are 2 links with the 'DMM' service"
+            )
             await manager.receive()
             request = await manager.receive()
             await manager.reply(request, 1)
@@ -266,7 +277,9 @@ async def test_notifications_are_iterated_in_order_until_the_link_is_left() -> N
 
 
 @pytest.mark.parametrize(("overflow", "left"), [(Overflow.NEWEST_WIN, [3, 4]), (Overflow.OLDEST_WIN, [0, 1])])
-async def test_a_reader_that_is_too_slow_loses_what_its_policy_says(overflow: Overflow, left: list[int]) -> None:
+async def test_a_reader_that_is_too_slow_loses_what_its_policy_says(
+    overflow: Overflow, left: list[int]
+) -> None:
     """Only so many wait; who loses is named, and counted."""
     async with linked() as (link, manager, _):
         notes = link.notifications(bound=2, overflow=overflow)

@@ -80,7 +80,13 @@ async def test_a_client_is_told_why_it_is_not_let_in() -> None:
         await manager.ask("identity")
         await manager.receive()
         await manager.send(
-            {"error": True, "message": "NameError: already running", "requester": NAME, "result": None, "uid": ""}
+            {
+                "error": True,
+                "message": "NameError: already running",
+                "requester": NAME,
+                "result": None,
+                "uid": "",
+            }
         )
         await manager.stream.aclose()
 

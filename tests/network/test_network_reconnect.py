@@ -33,7 +33,7 @@ def steady() -> Backoff:
 
 
 @pytest.fixture
-def dialled(autojump_clock: object) -> Dialled:
+def dialled() -> Dialled:
     return Dialled()
 
 
@@ -66,7 +66,9 @@ def asked_for(requests: list[dict[str, Any]]) -> list[str]:
 # -- clients -------------------------------------------------------------------------------------------------
 
 
-async def test_a_client_waits_for_a_manager_that_is_not_there_yet(dialled: Dialled) -> None:
+async def test_a_client_waits_for_a_manager_that_is_not_there_yet(
+    dialled: Dialled, autojump_clock: object
+) -> None:
     """The block begins at once, calls fail at once, and attempts come with growing pauses."""
     dialled.is_there = False
     async with trio.open_nursery() as nursery, persistent(dialled) as client:
@@ -83,7 +85,7 @@ async def test_a_client_waits_for_a_manager_that_is_not_there_yet(dialled: Diall
         assert (client.connections, client.last_error) == (1, None)
 
 
-async def test_pending_calls_fail_and_are_not_repeated(dialled: Dialled) -> None:
+async def test_pending_calls_fail_and_are_not_repeated(dialled: Dialled, autojump_clock: object) -> None:
     """The call that was pending says that it may have been received; the new connection sees only the link."""
     first: list[dict[str, Any]] = []
     second: list[dict[str, Any]] = []
@@ -113,7 +115,7 @@ async def test_pending_calls_fail_and_are_not_repeated(dialled: Dialled) -> None
             assert await link.voltage() == "voltage"
 
 
-async def test_notifications_go_on_over_connections(dialled: Dialled) -> None:
+async def test_notifications_go_on_over_connections(dialled: Dialled, autojump_clock: object) -> None:
     """A loop over notifications does not end with a connection, but with the link's block."""
     async with trio.open_nursery() as nursery, persistent(dialled) as client:
         managers = [await dialled.next()]
@@ -132,7 +134,7 @@ async def test_notifications_go_on_over_connections(dialled: Dialled) -> None:
         assert [note async for note in notes] == []
 
 
-async def test_a_link_waits_for_a_service_that_starts_later(dialled: Dialled) -> None:
+async def test_a_link_waits_for_a_service_that_starts_later(dialled: Dialled, autojump_clock: object) -> None:
     """Entering the block of a link lasts until the service is there; the caller's scope is the time-out."""
     async with trio.open_nursery() as nursery, persistent(dialled) as client:
         manager = await dialled.next()
@@ -151,7 +153,7 @@ async def test_a_link_waits_for_a_service_that_starts_later(dialled: Dialled) ->
         assert trio.current_time() >= 2.5
 
 
-async def test_a_service_that_was_restarted_is_linked_again(dialled: Dialled) -> None:
+async def test_a_service_that_was_restarted_is_linked_again(dialled: Dialled, autojump_clock: object) -> None:
     """Managers do not tell of it: the client looks, and links with the new one under its old name."""
     asked: list[dict[str, Any]] = []
     addresses = iter(["lab7:1", "lab7:1", "lab7:2", *["lab7:2"] * 100])
@@ -199,7 +201,7 @@ async def test_a_service_that_was_restarted_is_linked_again(dialled: Dialled) ->
     ],
 )
 async def test_a_lock_is_had_again_only_where_that_is_safe(
-    dialled: Dialled, options: dict[str, bool], is_kept: bool
+    dialled: Dialled, autojump_clock: object, options: dict[str, bool], is_kept: bool
 ) -> None:
     """Shared ones are, exclusive ones only if that was asked for; otherwise calls raise until the block is left."""
     second: list[dict[str, Any]] = []
@@ -222,7 +224,7 @@ async def test_a_lock_is_had_again_only_where_that_is_safe(
     assert asked_for(second) == [*expected, "voltage", "unlink", "__disconnect__"]
 
 
-async def test_a_lock_that_somebody_else_has_now_is_lost(dialled: Dialled) -> None:
+async def test_a_lock_that_somebody_else_has_now_is_lost(dialled: Dialled, autojump_clock: object) -> None:
     """If it cannot be had again, calls raise `LockLost` as well."""
     async with trio.open_nursery() as nursery, persistent(dialled) as client:
         manager = await dialled.next()
@@ -239,7 +241,7 @@ async def test_a_lock_that_somebody_else_has_now_is_lost(dialled: Dialled) -> No
             nursery.start_soon(manager.serve_rest)
 
 
-async def test_a_person_is_asked_only_once(dialled: Dialled) -> None:
+async def test_a_person_is_asked_only_once(dialled: Dialled, autojump_clock: object) -> None:
     """What somebody typed is remembered for the next connection."""
     questions = 0
 
@@ -259,7 +261,7 @@ async def test_a_person_is_asked_only_once(dialled: Dialled) -> None:
     assert questions == 1
 
 
-async def test_wrong_credentials_end_the_block(dialled: Dialled) -> None:
+async def test_wrong_credentials_end_the_block(dialled: Dialled, autojump_clock: object) -> None:
     """Attempts that cannot succeed are not repeated: `Rejected` comes out of the block."""
 
     async def reject() -> None:
@@ -276,7 +278,9 @@ async def test_wrong_credentials_end_the_block(dialled: Dialled) -> None:
                 await trio.sleep_forever()
 
 
-async def test_the_blocks_own_exception_comes_out_of_a_persistent_client(dialled: Dialled) -> None:
+async def test_the_blocks_own_exception_comes_out_of_a_persistent_client(
+    dialled: Dialled, autojump_clock: object
+) -> None:
     """A KeyError in the block is a KeyError outside of it."""
     with pytest.raises(KeyError):
         async with persistent(dialled):
@@ -291,7 +295,9 @@ class Echo(Service):
         return args
 
 
-async def test_a_service_registers_again_after_a_restart_of_the_manager(dialled: Dialled) -> None:
+async def test_a_service_registers_again_after_a_restart_of_the_manager(
+    dialled: Dialled, autojump_clock: object
+) -> None:
     """It waits for the manager at first, registers with each one that comes, and answers there."""
     dialled.is_there = False
     async with trio.open_nursery() as nursery:
@@ -302,6 +308,7 @@ async def test_a_service_registers_again_after_a_restart_of_the_manager(dialled:
             names.append(await nursery.start(run))
 
         nursery.start_soon(start)
+        await dialled.tried.wait()  # its identity is found out in a thread, where time is real
         await trio.sleep(10)
         assert dialled.attempts == 4
         assert names == []
@@ -316,7 +323,9 @@ async def test_a_service_registers_again_after_a_restart_of_the_manager(dialled:
         nursery.cancel_scope.cancel()
 
 
-async def test_a_name_that_is_still_taken_after_a_loss_is_tried_again(dialled: Dialled) -> None:
+async def test_a_name_that_is_still_taken_after_a_loss_is_tried_again(
+    dialled: Dialled, autojump_clock: object
+) -> None:
     """The manager may not have noticed yet that the old connection is gone; at the first attempt it is an error."""
     taken = {
         "error": True,
@@ -349,7 +358,9 @@ async def test_a_name_that_is_still_taken_after_a_loss_is_tried_again(dialled: D
             await run_service(Echo(), dial=dialled.dial, backoff=steady())
 
 
-async def test_a_service_that_is_not_to_reconnect_says_why_it_cannot_connect(dialled: Dialled) -> None:
+async def test_a_service_that_is_not_to_reconnect_says_why_it_cannot_connect(
+    dialled: Dialled, autojump_clock: object
+) -> None:
     """Without `reconnect` the first failure is raised."""
     dialled.is_there = False
     with pytest.raises(ConnectFailed, match="nobody listens"):

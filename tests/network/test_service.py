@@ -133,7 +133,9 @@ async def result_of(manager: ScriptedManager, attribute: str, *args: object, **k
     return reply["result"]
 
 
-async def error_of(manager: ScriptedManager, attribute: str, *args: object, **kwargs: object) -> dict[str, Any]:
+async def error_of(
+    manager: ScriptedManager, attribute: str, *args: object, **kwargs: object
+) -> dict[str, Any]:
     await manager.call(attribute, *args, **kwargs)
     reply = await manager.receive()
     assert reply["result"] is None
@@ -157,7 +159,11 @@ async def test_a_service_says_what_can_be_asked_of_it(caplog: pytest.LogCaptureF
     assert attributes["power"] == "(x: 'float', n: 'int' = 2) -> 'float'"
     assert attributes["echo"] == "(*args: 'object', **kwargs: 'object') -> 'object'"
     assert attributes["async_sleep"] == "(seconds: 'float') -> 'float'"
-    assert (attributes["euler"], attributes["serial_number"], attributes["temperature"]) == (2.718, "007", 21.5)
+    assert (attributes["euler"], attributes["serial_number"], attributes["temperature"]) == (
+        2.718,
+        "007",
+        21.5,
+    )
     assert attributes.keys() == {
         *("async_echo", "async_fail", "async_sleep", "async_tell", "async_thread"),
         *("began", "echo", "euler", "fail", "power", "serial_number", "temperature"),
@@ -182,7 +188,10 @@ async def test_any_object_can_be_a_service() -> None:
         nursery.start_soon(run_service_on, Service(Motor()), stream)
         identity = await manager.let_in()
         assert identity["name"] == "Motor"
-        assert identity["attributes"] == {"name": "not the service's", "notify": "(self)".replace("self", "") + " -> 'str'"}
+        assert identity["attributes"] == {
+            "name": "not the service's",
+            "notify": "(self)".replace("self", "") + " -> 'str'",
+        }
         assert await result_of(manager, "notify") == "mine"
         nursery.cancel_scope.cancel()
     await manager.stream.aclose()
@@ -299,7 +308,14 @@ async def test_a_serial_service_does_one_thing_at_a_time(autojump_clock: object)
     """With `concurrency=1`, coroutines, threads and values are carried out in the order of their requests."""
     async with served(Dmm(concurrency=1)) as (dmm, manager):
         for number, (attribute, *args) in enumerate(
-            [("async_sleep", 5), ("echo", 1), ("euler",), ("async_sleep", 1), ("async_echo", 1), ("temperature",)]
+            [
+                ("async_sleep", 5),
+                ("echo", 1),
+                ("euler",),
+                ("async_sleep", 1),
+                ("async_echo", 1),
+                ("temperature",),
+            ]
         ):
             await manager.call(attribute, *args, uid=str(number))
         await trio.testing.wait_all_tasks_blocked()
@@ -336,7 +352,15 @@ async def test_a_request_that_is_too_large_is_answered() -> None:
 async def test_lines_that_are_no_packets_do_no_harm() -> None:
     """Bad JSON, bad UTF-8, errors and wrong types are survived."""
     async with served() as (_, manager):
-        for line in (b"nonsense\n", b"\xff\n", b"3\n", b"{}\n", b'{"error": true}\n', b'{"attribute": 3}\n', b"[" * 99999 + b"\n"):
+        for line in (
+            b"nonsense\n",
+            b"\xff\n",
+            b"3\n",
+            b"{}\n",
+            b'{"error": true}\n',
+            b'{"attribute": 3}\n',
+            b"[" * 99999 + b"\n",
+        ):
             await manager.send(line)
         await manager.send({"attribute": "shoe_size", "args": [], "kwargs": {}, "requester": NAME, "uid": ""})
         assert (await manager.receive())["error"]

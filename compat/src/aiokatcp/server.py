@@ -216,7 +216,8 @@ class DeviceServer:
         self._failure: Exception | None = None
 
     def _limits(self) -> Limits:
-        return Limits.of(self._limit, self._max_pending, self._max_pending, max(1, self._max_backlog))
+        # No limit for one client, which would cost it its place in the queue.
+        return Limits.of(self._limit, self._max_pending, self._max_pending + 1, max(1, self._max_backlog))
 
     # -- what it is ---------------------------------------------------------------------------------------
 

@@ -72,6 +72,11 @@ class Turnstile:
     def is_full(self) -> bool:
         return self.running >= self.limit
 
+    @property
+    def is_taken(self) -> bool:
+        """Whether who comes now has to queue: there is no room, or it belongs to somebody who queued before."""
+        return self.running >= self.limit or bool(self._waiting)
+
     def statistics(self) -> PendingStatistics:
         """A look at it."""
         return PendingStatistics(self.running, len(self._waiting), self.limit)

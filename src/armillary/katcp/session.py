@@ -315,10 +315,11 @@ class Session:
         outbox.cork()
         while True:
             while unanswered:
-                if (self.pending >= most or turnstile.is_full) and self._may_wait(unanswered[0]):
+                if (self.pending >= most or turnstile.is_taken) and self._may_wait(unanswered[0]):
                     await self._wait_room()
                     outbox.cork()
-                    continue
+                    if not unanswered:  # a drain has begun meanwhile
+                        continue
                 suspended = self._dispatch(unanswered.popleft())
                 if suspended is not None:
                     outbox.flush()
@@ -388,14 +389,14 @@ class Session:
         handler = self.device.request_handlers.get(message.name)
         if handler is None or handler.may_suspend:
             return False
-        return not handler.needs_room or (self.pending < self._max_pending and not self._turnstile.is_full)
+        return not handler.needs_room or (self.pending < self._max_pending and not self._turnstile.is_taken)
 
     async def _wait_room(self) -> None:
         self.outbox.flush()
-        if self.pending >= self._max_pending:
+        while self.pending >= self._max_pending:
             self._room = trio.Event()
             await self._room.wait()
-        else:
+        if self._turnstile.is_taken:
             await self._turnstile.wait_room()
 
     async def _client_closed(self) -> None:

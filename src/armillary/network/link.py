@@ -61,6 +61,8 @@ class ServiceLink:
         """What the manager said of the service when it was linked."""
         self.connection: Connection | None = None
         """On which it is linked; None if it is not."""
+        self.was_linked = False
+        """Whether it ever was linked."""
         self.lock_holders = 0
         self.is_exclusive = False
         self.reacquires = True
@@ -93,11 +95,11 @@ class ServiceLink:
     async def refresh(self, connection: Connection) -> None:
         """Look whether the service is still the one that it was, and `establish` the link if it is not.
 
-        Managers do not tell of services that were started again, which know nothing of their old links. This
-        raises what `establish` raises.
+        Managers do not tell of services that were started again, which know nothing of their old links. Nothing
+        is done for a link that never was. This raises what `establish` raises.
         """
         async with self.turn:
-            if self.users:
+            if self.users and self.was_linked:
                 await self._link(connection)
 
     async def _link(self, connection: Connection) -> None:
@@ -119,6 +121,7 @@ class ServiceLink:
             self._service_is_gone(ServiceGone(f"the {self.service!r} service was started again"))
         self.entry = entry
         self.connection = connection
+        self.was_linked = True
         if self.lock_holders and self.lock_lost is None:
             await self._have_lock_again(connection)
 

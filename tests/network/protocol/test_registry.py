@@ -399,6 +399,18 @@ def test_one_lease_covers_all_locks_of_a_peer() -> None:
     assert {"DMM", "Scope"} == lost
 
 
+def test_the_next_expiry_is_that_of_whoever_was_silent_for_longest() -> None:
+    """Of several who hold locks, the first to expire says when to look."""
+    lab = open_lab(features=("ping",))
+    lab.link(lab.a, lab.b)
+    lab.lock(lab.a, shared=True, now=5.0)
+    lab.lock(lab.b, shared=True, now=3.0)
+    assert 3.0 + LOCK_LEASE == lab.registry.next_expiry()
+    lost = lab.registry.expire_locks(3.0 + LOCK_LEASE)
+    assert [ReleasedLock(lab.dmm, lab.b, shared=True)] == lost
+    assert 5.0 + LOCK_LEASE == lab.registry.next_expiry()
+
+
 def test_who_cannot_be_pinged_keeps_its_lock() -> None:
     """A 1.0 client says nothing for as long as it likes, and holds its lock."""
     lab = open_lab()

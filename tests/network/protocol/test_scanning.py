@@ -435,7 +435,7 @@ def test_the_number_of_keys_has_a_limit_that_is_exact(count: int) -> None:
 @pytest.mark.parametrize("size", [997, 16 * 1024, 64 * 1024, 10**9])
 @pytest.mark.parametrize("ascii_only", [True, False])
 def test_large_packets_are_understood_in_pieces(payload: object, size: int, ascii_only: bool) -> None:
-    """Hundreds of kilobytes of anything pass, in pieces of any size, but not with a wrong byte in the middle."""
+    """Hundreds of kilobytes of anything pass, in pieces of any size, but not with one wrong byte."""
     text = json.dumps([payload], ensure_ascii=ascii_only).encode()
     line = b'{"args": ' + text + b', "service": "DMM", "attribute": "echo", "uid": "u"}\r\n'
     found = scanned(line, [size] * (len(line) // size))

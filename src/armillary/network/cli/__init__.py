@@ -1,5 +1,6 @@
 """``armillary network``: run a lab network from a terminal.
 
+    starting       start
     running        what the commands have in common: errors, passwords, files
     certificates   keygen, certgen, certdump
     database       hostname, user
@@ -16,6 +17,7 @@ import click
 from .certificates import certdump, certgen, keygen
 from .database import hostname, user
 from .deleting import delete
+from .starting import start
 
 __all__ = ["main"]
 
@@ -29,5 +31,5 @@ def main() -> None:
     """
 
 
-for _command in (keygen, certgen, certdump, hostname, user, delete):
+for _command in (start, keygen, certgen, certdump, hostname, user, delete):
     main.add_command(_command)

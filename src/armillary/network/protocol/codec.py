@@ -189,8 +189,6 @@ class Plain:
             if kind is float:
                 self._has_floats = True
             return value
-        if depth >= MAX_DEPTH:
-            raise TooDeep
         if kind is dict:
             return self._dict(value, path, depth)
         if kind is list or kind is tuple:
@@ -198,6 +196,8 @@ class Plain:
         return self._other(value, path, depth)
 
     def _list(self, value: Any, path: Path, depth: int) -> Any:
+        if depth >= MAX_DEPTH:
+            raise TooDeep
         kinds = set(map(type, value))
         if float in kinds:
             self._has_floats = True
@@ -215,6 +215,8 @@ class Plain:
         return plain
 
     def _dict(self, value: dict[Any, Any], path: Path, depth: int) -> Any:
+        if depth >= MAX_DEPTH:
+            raise TooDeep
         if not _KEYS.issuperset(map(type, value)):
             # json knows which others it takes, and what becomes of them.
             self._has_odd_keys = True
@@ -236,7 +238,7 @@ class Plain:
 
     def _other(self, value: Any, path: Path, depth: int) -> Any:
         if not isinstance(value, type) and callable(to_json := getattr(value, "to_json", None)):
-            return self._of(to_json(), path, depth + 1)
+            return self._of(to_json(), path, depth)
         # What a subclass adds to JSON's own class is lost, as json loses it.
         if isinstance(value, str):
             return str.__str__(value)
@@ -249,7 +251,7 @@ class Plain:
             return self._list(list(value), path, depth)
         if isinstance(value, dict):
             return self._dict(dict(value.items()), path, depth)
-        return self._of(self._foreign(value, path), path, depth + 1)
+        return self._of(self._foreign(value, path), path, depth)
 
 
 def _is_plain(value: Any, depth: int) -> bool:

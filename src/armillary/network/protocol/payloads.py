@@ -49,17 +49,16 @@ class TextCodec(Codec):
 
     def foreign(self, value: Any, path: Path) -> object:
         """Base64, nested lists, or the number that a scalar of numpy is."""
-        if isinstance(value, bytes | bytearray | memoryview):
-            return base64.b64encode(value if not isinstance(value, memoryview) else value.tobytes()).decode(
-                "ascii"
-            )
+        if isinstance(value, memoryview):
+            value = value.tobytes()
+        if isinstance(value, bytes | bytearray):
+            return base64.b64encode(value).decode("ascii")
         if not is_of_numpy(value):
             return super().foreign(value, path)
         if not is_array(value):
             return plain_number(value)
         form, _ = ArrayForm.of(value)
-        if form.dtype[1] == "c":
-            raise TypeError("array with elements of type complex is not JSON serializable")
+        _refuse_complex(form)
         return value.tolist()
 
 
@@ -224,5 +223,12 @@ def _text(data: bytearray, what: list[Any]) -> object:
         case ["bytes"] | ["bytearray"]:
             return base64.b64encode(data).decode("ascii")
         case ["array", dtype, shape, order]:
-            return ArrayForm.read(dtype, shape, order).lists(data)
+            form = ArrayForm.read(dtype, shape, order)
+            _refuse_complex(form)
+            return form.lists(data)
     raise ValueError(f"expected the type, shape and order of an array, got {what!r:.100}")
+
+
+def _refuse_complex(form: ArrayForm) -> None:
+    if form.dtype[1] == "c":
+        raise TypeError("array with elements of type complex is not JSON serializable")

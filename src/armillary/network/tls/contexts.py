@@ -46,6 +46,9 @@ def manager_context(
             raise ValueError("it is encrypted, and no password was given")
         return password
 
+    for file in (certificate, key or certificate):
+        with open(file, "rb"):
+            pass  # the TLS library would not say which one it cannot read
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     # Nobody resumes a session here. And a client that leaves at once, as one that only looks at the
     # certificate does, would break the connection under tickets that it never reads.
