@@ -100,10 +100,7 @@ class Connection(asyncio.BufferedProtocol, Generic[Owner]):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection is there."""
         self._transport = cast(asyncio.Transport, transport)
-        peer = transport.get_extra_info("peername")
-        if isinstance(peer, tuple):
-            # Without the scope of a link-local address, which is local, too.
-            self.address = Address(ip_address(peer[0].partition("%")[0]), peer[1])
+        self.address = _address(transport.get_extra_info("peername"))
         self.logger = ConnectionLoggerAdapter(logger, {"address": self.address})
         if self._stream is not None:
             self._stream.connection_made(self._transport)
@@ -272,3 +269,13 @@ class Connection(asyncio.BufferedProtocol, Generic[Owner]):
             else:
                 drained.set_exception(error)
                 drained.exception()  # looked at, should those who wait have been cancelled
+
+
+def _address(peer: object) -> Address | None:
+    """A peer's address, as far as it has one: not over a Unix socket, nor on a loop with hosts of its own."""
+    try:
+        host, port, *_ = peer  # type: ignore[misc]  # whatever it is
+        # Without the scope of a link-local address, which is local, too.
+        return Address(ip_address(host.partition("%")[0]), port)
+    except (TypeError, ValueError, AttributeError):
+        return None
