@@ -271,10 +271,10 @@ class Connection(asyncio.BufferedProtocol, Generic[Owner]):
                 drained.exception()  # looked at, should those who wait have been cancelled
 
 
-def _address(peer: object) -> Address | None:
+def _address(peer: Any) -> Address | None:
     """A peer's address, as far as it has one: not over a Unix socket, nor on a loop with hosts of its own."""
     try:
-        host, port, *_ = peer  # type: ignore[misc]  # whatever it is
+        host, port, *_ = peer
         # Without the scope of a link-local address, which is local, too.
         return Address(ip_address(host.partition("%")[0]), port)
     except (TypeError, ValueError, AttributeError):
