@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -40,11 +41,19 @@ def press() -> None:
     signal.raise_signal(signal.SIGINT)
 
 
+def is_main_thread_asleep() -> bool:
+    state = Path(f"/proc/self/task/{threading.main_thread().native_id}/stat").read_text().rpartition(")")[2]
+    return state.split()[0] == "S"
+
+
 def press_from_outside() -> None:
     """As the terminal does it: while the main thread sleeps in its selector."""
 
     def run() -> None:
-        time.sleep(0.03)
+        asleep = 0
+        while asleep < 5:
+            time.sleep(0.01)
+            asleep = asleep + 1 if is_main_thread_asleep() else 0
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=run).start()

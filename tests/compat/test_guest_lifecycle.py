@@ -387,8 +387,9 @@ def test_loops_that_take_turns(host: Host) -> None:
             await call_trio(trio.testing.wait_all_tasks_blocked)
 
         async def poke(self) -> None:
+            self.seen.clear()
             self.event.set()  # nothing but trio's own function: it must find its own run
-            await asyncio.sleep(0.01)
+            await self.seen.wait()
 
     first, second = Side("first"), Side("second")
     for side in (first, second):

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
@@ -190,7 +189,7 @@ async def add_user(home: Path, name: str, password: str, *options: str) -> None:
 
 async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
     """Wait for what no event tells of."""
-    while not await condition():
+    while not await condition():  # noqa: ASYNC110 - there is no event
         await trio.sleep(0.02)
 
 

@@ -187,7 +187,7 @@ async def test_a_link_that_is_cancelled_on_its_way_is_undone(autojump_clock: obj
 
 @pytest.mark.parametrize("shared", [False, True])
 async def test_a_lock_is_held_for_a_block(shared: bool) -> None:
-    """It is acquired with its kind, and released at the end, also by an exception, before the link is undone."""
+    """It is acquired with its kind, and released at the end, also by an exception, before the link."""
     asked: list[dict[str, Any]] = []
     stream, manager = connected()
 
@@ -291,7 +291,7 @@ async def test_a_reader_that_is_too_slow_loses_what_its_policy_says(
 
 
 async def test_what_was_told_before_a_result_is_heard_before_it(caplog: pytest.LogCaptureFixture) -> None:
-    """Callbacks get everything in order before the call returns; one that raises is logged and harms nobody."""
+    """Callbacks get everything before the call returns; one that raises is logged and harms nobody."""
     heard: list[object] = []
 
     def broken(*args: object, **kwargs: object) -> None:

@@ -45,7 +45,7 @@ def connection_of(client: Client) -> Connection:
 
 
 async def test_a_client_says_who_it_is_and_knows_that_it_is_in(autojump_clock: object) -> None:
-    """The identity is the one of the protocol, and the block begins when the manager has answered something."""
+    """The identity is that of the protocol, and the block begins when the manager has answered something."""
     stream, manager = connected()
     async with trio.open_nursery() as nursery:
         entered = False
@@ -221,7 +221,7 @@ async def test_an_error_packet_becomes_a_remote_error() -> None:
         await manager.fail(
             request, "RangeError: too: high", traceback=["line 1", "line 2"], exception=exception
         )
-        with pytest.raises(RemoteError, match="^RangeError: too: high") as caught:
+        with pytest.raises(RemoteError, match=r"^RangeError: too: high") as caught:
             await call.wait()
     error = caught.value
     assert (error.type_name, error.text, error.module) == ("RangeError", "too: high", "dmm")
@@ -335,7 +335,7 @@ async def test_an_answer_that_is_too_large() -> None:
         requests = [await manager.receive(), await manager.receive()]
         async with trio.open_nursery() as nursery:
             nursery.start_soon(manager.reply, requests[0], "x" * 3_000_000)
-            with pytest.raises(PacketTooLarge, match="DMM.a has more than 2000 bytes"):
+            with pytest.raises(PacketTooLarge, match=r"DMM\.a has more than 2000 bytes"):
                 await large.wait()
         await manager.reply(requests[1], "small")
         assert await small.wait() == "small"

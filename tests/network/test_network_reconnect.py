@@ -44,19 +44,17 @@ async def persistent(dialled: Dialled, **options: Any) -> AsyncIterator[Persiste
 
 
 async def serve(manager: ScriptedManager, asked: list[dict[str, Any]], address: str = "lab7:1") -> None:
-    """Grant everything, until the device is gone."""
-    await manager.let_in()
-    while True:
-        try:
-            request = await manager.receive()
-        except EOFError:
-            return
+    """Grant everything, until one of both is gone."""
+    try:
+        await manager.let_in()
+        while (request := await manager.receive())["attribute"] != "__disconnect__":
+            asked.append(request)
+            entry = {"address": address, "attributes": {}}
+            await manager.reply(request, entry if request["attribute"] == "link" else request["attribute"])
         asked.append(request)
-        if request["attribute"] == "__disconnect__":
-            await manager.stream.aclose()
-            return
-        entry = {"address": address, "attributes": {}}
-        await manager.reply(request, entry if request["attribute"] == "link" else request["attribute"])
+        await manager.stream.aclose()
+    except (EOFError, trio.BrokenResourceError, trio.ClosedResourceError):
+        pass
 
 
 def asked_for(requests: list[dict[str, Any]]) -> list[str]:
@@ -86,7 +84,7 @@ async def test_a_client_waits_for_a_manager_that_is_not_there_yet(
 
 
 async def test_pending_calls_fail_and_are_not_repeated(dialled: Dialled, autojump_clock: object) -> None:
-    """The call that was pending says that it may have been received; the new connection sees only the link."""
+    """What was pending says that it may have been received; the new connection sees only the link."""
     first: list[dict[str, Any]] = []
     second: list[dict[str, Any]] = []
     async with trio.open_nursery() as nursery, persistent(dialled) as client:
@@ -203,7 +201,7 @@ async def test_a_service_that_was_restarted_is_linked_again(dialled: Dialled, au
 async def test_a_lock_is_had_again_only_where_that_is_safe(
     dialled: Dialled, autojump_clock: object, options: dict[str, bool], is_kept: bool
 ) -> None:
-    """Shared ones are, exclusive ones only if that was asked for; otherwise calls raise until the block is left."""
+    """Shared ones are, exclusive ones only on request; otherwise calls raise until the block is left."""
     second: list[dict[str, Any]] = []
     async with trio.open_nursery() as nursery, persistent(dialled) as client:
         manager = await dialled.next()
@@ -326,7 +324,7 @@ async def test_a_service_registers_again_after_a_restart_of_the_manager(
 async def test_a_name_that_is_still_taken_after_a_loss_is_tried_again(
     dialled: Dialled, autojump_clock: object
 ) -> None:
-    """The manager may not have noticed yet that the old connection is gone; at the first attempt it is an error."""
+    """The manager may not have noticed that the old connection is gone; at first, it is an error."""
     taken = {
         "error": True,
         "message": "NameError: A 'Echo' service is already running on the Manager",

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import operator
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import trio
@@ -53,6 +55,7 @@ class HostStream(trio.abc.Stream):
         self._unread_bytes = 0
         self._is_reading_paused = False
         self._is_writing_paused = False
+        self._is_sending = False
         self._at_eof = False
         self._is_closed = False
         self._is_lost = False
@@ -126,10 +129,11 @@ class HostStream(trio.abc.Stream):
             trio.ClosedResourceError: the stream was closed here.
             trio.BusyResourceError: another task is receiving.
         """
-        if max_bytes is not None and max_bytes < 1:
+        if max_bytes is not None and operator.index(max_bytes) < 1:
             raise ValueError(f"expected max_bytes of at least 1, got {max_bytes}")
-        if self._is_closed or self._unread or self._at_eof or self._is_lost:
+        if self._needs_no_wait:
             await trio.lowlevel.checkpoint()
+        if self._needs_no_wait:  # another task may have taken it
             data = self._take_unread()
         else:
             data = await self._wait_data() or self._take_unread()
@@ -138,6 +142,10 @@ class HostStream(trio.abc.Stream):
             self._unread_bytes += len(data) - max_bytes
             data = data[:max_bytes]
         return data
+
+    @property
+    def _needs_no_wait(self) -> bool:
+        return bool(self._unread) or self._at_eof or self._is_closed or self._is_lost
 
     async def _wait_data(self) -> bytes:
         if self._reader is not None:
@@ -208,13 +216,15 @@ class HostStream(trio.abc.Stream):
         Raises:
             trio.BrokenResourceError: the connection broke.
             trio.ClosedResourceError: the stream was closed here.
+            trio.BusyResourceError: another task is sending.
         """
-        await self.wait_send_all_might_not_block()
-        try:
-            self.send_nowait(bytes(data))
-        except OSError as error:
-            raise trio.BrokenResourceError(f"the connection broke: {error}") from error
-        await self.wait_send_all_might_not_block()
+        with self._sending():
+            await self._wait_sent()
+            try:
+                self.send_nowait(bytes(data))
+            except OSError as error:
+                raise trio.BrokenResourceError(f"the connection broke: {error}") from error
+            await self._wait_sent()
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until everything that was sent has left.
@@ -222,7 +232,22 @@ class HostStream(trio.abc.Stream):
         Raises:
             trio.BrokenResourceError: the connection broke.
             trio.ClosedResourceError: the stream was closed here.
+            trio.BusyResourceError: another task is sending.
         """
+        with self._sending():
+            await self._wait_sent()
+
+    @contextmanager
+    def _sending(self) -> Iterator[None]:
+        if self._is_sending:
+            raise trio.BusyResourceError("another task is sending on this stream")
+        self._is_sending = True
+        try:
+            yield
+        finally:
+            self._is_sending = False
+
+    async def _wait_sent(self) -> None:
         try:
             await self.wait_writable()
         except OSError as error:
@@ -238,7 +263,8 @@ class HostStream(trio.abc.Stream):
         if transport is None or self._is_lost:
             await trio.lowlevel.checkpoint()
             return
-        self._gone = trio.Event()
+        if self._gone is None:
+            self._gone = trio.Event()
         transport.close()
         try:
             await self._gone.wait()
@@ -327,7 +353,8 @@ class HostListener(trio.abc.Listener[HostStream]):
         while not self._arrived:
             if self._is_closed:
                 raise trio.ClosedResourceError("the listener was closed")
-            self._news = trio.Event()
+            if self._news.is_set():
+                self._news = trio.Event()
             await self._news.wait()
         return self._arrived.popleft()
 

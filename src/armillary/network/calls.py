@@ -210,9 +210,11 @@ class Calls:
                 self._fail(call, RuntimeError("the call was cancelled"))
         except (trio.Cancelled, KeyboardInterrupt):
             raise
-        except BaseException as error:  # noqa: ASYNC103, BLE001 - SystemExit is the method's own affair
-            if _contains_cancellation(error):
+        except BaseExceptionGroup as group:
+            if group.subgroup((trio.Cancelled, KeyboardInterrupt)) is not None:
                 raise
+            self._fail(call, group)
+        except (Exception, SystemExit, GeneratorExit) as error:  # noqa: BLE001 - the client is told
             self._fail(call, error)
         finally:
             self._end(call)
@@ -247,7 +249,7 @@ def _work(call: _Call, function: Callable[..., Any]) -> None:
         else:
             call.outcome = _reply(call, result)
             call.is_done = True
-    except BaseException as error:  # noqa: BLE001 - whatever it raises, somebody waits for an answer
+    except BaseException as error:  # noqa: ASYNC103, BLE001 - no task runs in a thread; somebody waits
         call.outcome = _error(call, error)
 
 
@@ -274,7 +276,3 @@ def _error(call: _Call, error: BaseException) -> bytes:
         packets.traceback_of(error),
         exception=packets.exception_class(error) if EXCEPTION in call.connection.features else None,
     )
-
-
-def _contains_cancellation(error: BaseException) -> bool:
-    return isinstance(error, BaseExceptionGroup) and bool(error.subgroup((trio.Cancelled, KeyboardInterrupt)))

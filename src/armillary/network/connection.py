@@ -29,10 +29,10 @@ from .protocol.device_handshake import (
     Prompt,
 )
 from .protocol.features import BINARY
-from .protocol.splitting import Frame, Oversize, PacketSplitter
 from .protocol.identities import MANAGER, Identity
 from .protocol.packets import Failure, Notification, PacketError, Reply, Request
 from .protocol.payloads import BINARY_CODEC, TEXT_CODEC
+from .protocol.splitting import Frame, Oversize, PacketSplitter
 
 __all__ = [
     "CLOSE_TIMEOUT",

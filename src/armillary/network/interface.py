@@ -45,7 +45,7 @@ class Interface:
                 continue
             try:
                 described[name] = _description(getattr(self.target, name))
-            except Exception as error:  # noqa: BLE001 - users write properties; the others are told of
+            except BaseException as error:  # noqa: ASYNC103, BLE001 - users write properties; no task runs here
                 _logger.warning("the attribute %r is not told to clients: %s", name, error)
         return described
 
@@ -72,10 +72,10 @@ class Interface:
 
     def _is_own(self, name: str) -> bool:
         """Whether it belongs to the base class, which is there to make services, not to be asked for."""
-        own = getattr(self._base, name, _MISSING)
-        return own is not _MISSING and inspect.getattr_static(type(self.target), name, None) is (
-            inspect.getattr_static(self._base, name, None)
-        )
+        if self._base is None:
+            return False
+        own = inspect.getattr_static(self._base, name, _MISSING)
+        return own is not _MISSING and inspect.getattr_static(type(self.target), name, _MISSING) is own
 
 
 def _description(value: Any) -> object:

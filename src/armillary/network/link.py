@@ -95,8 +95,8 @@ class ServiceLink:
     async def refresh(self, connection: Connection) -> None:
         """Look whether the service is still the one that it was, and `establish` the link if it is not.
 
-        Managers do not tell of services that were started again, which know nothing of their old links. Nothing
-        is done for a link that never was. This raises what `establish` raises.
+        Managers do not tell of services that were started again, which know nothing of their old links.
+        Nothing is done for a link that never was. This raises what `establish` raises.
         """
         async with self.turn:
             if self.users and self.was_linked:

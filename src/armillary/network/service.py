@@ -24,10 +24,10 @@ from .protocol import packets
 from .protocol.codec import Codec
 from .protocol.device_handshake import Credentials
 from .protocol.features import BINARY, EXCEPTION
-from .protocol.splitting import Oversize
 from .protocol.identities import Identity
 from .protocol.packets import Request
 from .protocol.payloads import TEXT_CODEC
+from .protocol.splitting import Oversize
 from .reconnect import Dial, make_backoff, stay_connected
 from .trusting import Trust, dial_manager
 
@@ -64,8 +64,8 @@ class Service:
 
     Public attributes can be asked for by everybody: methods are called, other values are returned. A
     coroutine function runs in the trio run, any other method in a thread; several at once, unless
-    `concurrency` says otherwise. Properties are evaluated in a thread as well. If there is a method ``shutdown_service``, the
-    service ends after it was called.
+    `concurrency` says otherwise. Properties are evaluated in a thread as well. If there is a method
+    ``shutdown_service``, the service ends after it was called.
 
     Args:
         target: whose attributes they are; this object's own if None.

@@ -85,7 +85,8 @@ def naive_envelope(line: bytes, *, binary: bool = False, stream: bool = False) -
         if service is None or attribute is None or uid == "notification":
             return None
     error, more = found.get("error") is True, found.get("more") is True
-    return Envelope(kind, service, attribute, uid, requester, error, more, int(attached), 0, None)
+    announced = "bin1" in found
+    return Envelope(kind, service, attribute, uid, requester, error, more, int(attached), 0, None, announced)
 
 
 def without_positions(envelope: Envelope) -> Envelope:
@@ -100,6 +101,7 @@ def without_positions(envelope: Envelope) -> Envelope:
         envelope.attached,
         0,
         None,
+        envelope.has_attachments,
     )
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Generator
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Any, NamedTuple, TypeVar
 
 from .refusals import Refused
@@ -293,15 +294,12 @@ class Conversation:
 
     def _wait_for_turn(self) -> Steps[None]:
         while wait := self._throttle.admit(self._address, self._now):
-            if self._throttle.failures(self._address, self._now):
-                self._remaining -= wait
-                if self._remaining <= 0:
-                    raise Ended(
-                        "rejected: too many failed logins",
-                        Refused(
-                            PermissionError,
-                            f"Too many failed logins from your address, try again in {wait:.0f} seconds",
-                        ),
-                    )
-            self._do(Pause(self._now + wait))
+            has_failed = self._throttle.failures(self._address, self._now) > 0
+            if has_failed and wait > self._remaining:
+                text = f"Too many failed logins from your address, try again in {ceil(wait)} seconds"
+                raise Ended("rejected: too many failed logins", Refused(PermissionError, text))
+            since = self._now
+            self._do(Pause(since + wait))
             yield Awaited.RESUME
+            if has_failed:
+                self._remaining -= self._now - since

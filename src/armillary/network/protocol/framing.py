@@ -32,7 +32,8 @@ class Packet:
     Attributes:
         envelope: where it goes.
         pieces: the line with its terminator.
-        attachments: the raw bytes that followed it, in any pieces.
+        attachments: the raw bytes that followed it, in any pieces. The list is empty if nothing was attached;
+            of what was attached and has no bytes, there is one piece without any.
     """
 
     __slots__ = ("attachments", "envelope", "pieces")
@@ -128,7 +129,8 @@ class PacketReader:
     @property
     def unfinished(self) -> int:
         """Bytes received of what has not ended yet, including any that were thrown away."""
-        return self._line.size + self._attached.size + len(self._data) - self._index
+        waiting = 0 if self._packet is None else self._packet.size
+        return waiting + self._line.size + self._attached.size + len(self._data) - self._index
 
     def agree(self, features: frozenset[str]) -> None:
         """From the next packet on, the peer may use what was agreed on in the handshake."""
@@ -156,25 +158,26 @@ class PacketReader:
                 return None
             if self._packet is not None:
                 packet, self._packet = self._packet, None
-                packet.attachments = self._attached.take()
+                packet.attachments = self._attached.take() or [b""]
                 return packet
             piece = self._next_piece()
             if piece is None:
                 self._scan_long_line()
                 return None
             found = self._ended(piece)
-            if isinstance(found, Unreadable) or not found.envelope.attached:
+            if isinstance(found, Unreadable) or not found.envelope.has_attachments:
                 return found
             self._packet, self._missing = found, found.envelope.attached
 
     def _next_piece(self) -> bytes | None:
         """What came of a line, up to its end; None if that has not come, and then the line keeps what has."""
         end = self._data.find(b"\n", self._index) + 1
-        piece = self._data[self._index : end or None]
-        self._index = end or len(self._data)
         if end:
+            piece = self._data[self._index : end]
+            self._index = end
             return piece
-        self._line.add(piece)
+        self._line.add(self._data[self._index :])
+        self._data, self._index = b"", 0
         if self._line.size > self.limit:
             self._line.drop()
         return None
@@ -184,6 +187,7 @@ class PacketReader:
         size = self._line.size + len(piece)
         is_short = size <= LONGEST_SHORT_LINE or not self._line.size
         self._line.add(piece, is_last=True)
+        line = b""
         try:
             if size > self.limit:
                 uid = "" if self._scanner is None else self._scanner.uid
@@ -206,7 +210,7 @@ class PacketReader:
             self._line.take()
             # They come, whatever the line was.
             self._missing = error.attached or 0 if self._binary else 0
-            typed = _without_terminator(line) if is_short and size <= LONGEST_SHORT_LINE else None
+            typed = _without_terminator(line) if line and len(line) <= LONGEST_SHORT_LINE else None
             return Unreadable(error, typed, is_lost=self._binary and error.attached is None)
         finally:
             self._scanner = self._error = None

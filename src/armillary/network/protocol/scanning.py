@@ -85,10 +85,12 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
     """Of a request: the index of the closing brace, in the line."""
     requester_span: tuple[int, int] | None
     """Of a request: where the value of a `requester` stands that its sender has made up."""
+    has_attachments: bool = False
+    """Whether values are attached to it; they may be of no bytes together."""
 
 
-# What a key of the envelope may be, for error texts. It may be null, too, which is as good as nothing: not all
-# languages can leave out a key. Not so the number of what follows, where a mistake would cost too much.
+# What a key of the envelope may be, for error texts. It may be null, too, which is as good as nothing: not
+# all languages can leave out a key. Not so the number of what follows, where a mistake costs too much.
 _EXPECTED = {
     "service": "a string",
     "attribute": "a string",
@@ -370,16 +372,13 @@ class EnvelopeScanner:
 
 def _no_object(text: bytes) -> PacketError:
     """What is wrong with a line that does not begin as an object."""
-    if len(text) > LONGEST_SHORT_LINE:
-        return PacketError(
-            f"expected an object, got a long line that begins with {text[:10]!r}", is_json=False
-        )
     try:
-        return PacketError(f"expected an object, got {_shown(STANDARD.decode(text))}")
-    except TooDeep as error:
-        return PacketError(str(error))
+        if len(text) <= LONGEST_SHORT_LINE:
+            return PacketError(f"expected an object, got {_shown(STANDARD.decode(text))}")
+        why = "it is too long"
     except ValueError as error:
-        return PacketError(f"expected an object, got what is not JSON: {error}", is_json=False)
+        why = str(error)
+    return PacketError(f"expected an object, got what is not JSON: {why}", is_json=False, attached=None)
 
 
 def _classified(found: dict[str, Any], closing: int, span: tuple[int, int] | None) -> Envelope:
@@ -418,6 +417,7 @@ def _classified(found: dict[str, Any], closing: int, span: tuple[int, int] | Non
         found.get(ATTACHED) or 0,
         closing if is_request else 0,
         span if is_request else None,
+        ATTACHED in found,
     )
 
 

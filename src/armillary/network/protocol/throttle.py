@@ -9,8 +9,7 @@ Invariants, which the tests check after every step:
 1. While an address has fewer failures than are free, these and its attempts that are being checked are
    together never more than that. Once it has as many, at most one attempt is being checked.
 2. No attempt is let through before the pause after the last failure is over.
-3. Addresses without failures and attempts are not remembered, and of the others no more than the limit, not
-   counting those with attempts that are being checked.
+3. Besides addresses with attempts that are being checked, no more than the limit are remembered.
 """
 
 from __future__ import annotations
@@ -86,12 +85,14 @@ class LoginThrottle:
         self._longest = longest
         self._forget_after = forget_after
         self._limit = addresses
-        # The one that was quiet for longest comes first.
-        self._addresses: dict[str, _Address] = {}
+        # Where attempts are being checked, of which there are no more than connections.
+        self._busy: dict[str, _Address] = {}
+        # The others, of which there may be many; the one that was quiet for longest comes first.
+        self._quiet: dict[str, _Address] = {}
 
     def __len__(self) -> int:
         """How many addresses are remembered."""
-        return len(self._addresses)
+        return len(self._busy) + len(self._quiet)
 
     def admit(self, address: str, now: float) -> float:
         """Let an attempt be checked, or say after how many seconds to ask again.
@@ -99,11 +100,8 @@ class LoginThrottle:
         If 0 is returned, the attempt counts as being checked until `settle` is called.
         """
         key = address_key(address)
-        one = self._addresses.get(key)
-        if one is None:
-            one = _Address()
-        elif now - one.last_failure >= self._forget_after:
-            one.failures.clear()
+        one = self._busy.get(key) or self._quiet.get(key) or _Address()
+        self._expire(one, now)
         failures = sum(one.failures.values())
         if failures >= self._free:
             wait = max(one.not_before - now, RETRY if one.checking else 0.0)
@@ -112,7 +110,8 @@ class LoginThrottle:
         if wait > 0:
             return wait
         one.checking += 1
-        self._touch(key, one)
+        self._quiet.pop(key, None)
+        self._busy[key] = one
         return 0.0
 
     def settle(self, address: str, username: str | None, outcome: Outcome, now: float) -> None:
@@ -127,7 +126,8 @@ class LoginThrottle:
             now: seconds, of the same clock as always.
         """
         key = address_key(address)
-        one = self._addresses[key]
+        one = self._busy[key]
+        self._expire(one, now)
         one.checking -= 1
         if outcome is Outcome.FAILED:
             name = username if username in one.failures or len(one.failures) < NAMES else None
@@ -139,34 +139,35 @@ class LoginThrottle:
                 one.not_before = now + min(self._first * 2.0 ** min(beyond, 60), self._longest)
         elif outcome is Outcome.SUCCEEDED:
             one.failures.pop(username, None)
-        self._touch(key, one)
+        if not one.checking:
+            del self._busy[key]
+            if one.failures:
+                self._remember(key, one)
 
     def failures(self, address: str, now: float) -> int:
         """How many failures count against an address."""
-        one = self._addresses.get(address_key(address))
-        if one is None or now - one.last_failure >= self._forget_after:
+        key = address_key(address)
+        one = self._busy.get(key) or self._quiet.get(key)
+        if one is None:
             return 0
+        self._expire(one, now)
         return sum(one.failures.values())
 
     def forget_expired(self, now: float) -> None:
         """Forget addresses that were quiet for long enough. Nothing but memory depends on it."""
-        expired = [
-            key
-            for key, one in self._addresses.items()
-            if not one.checking and now - one.last_failure >= self._forget_after
-        ]
-        for key in expired:
-            del self._addresses[key]
+        for key, one in list(self._quiet.items()):
+            self._expire(one, now)
+            if not one.failures:
+                del self._quiet[key]
 
-    def _touch(self, key: str, one: _Address) -> None:
-        self._addresses.pop(key, None)
-        if not one.failures and not one.checking:
-            return
-        self._addresses[key] = one
-        if len(self._addresses) > self._limit:
-            quiet = next((key for key, one in self._addresses.items() if not one.checking), None)
-            if quiet is not None:
-                del self._addresses[quiet]
+    def _expire(self, one: _Address, now: float) -> None:
+        if now - one.last_failure >= self._forget_after:
+            one.failures.clear()
+
+    def _remember(self, key: str, one: _Address) -> None:
+        self._quiet[key] = one
+        if len(self._quiet) > self._limit:
+            del self._quiet[next(iter(self._quiet))]
 
 
 def address_key(address: str) -> str:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from armillary.network.protocol.device_framing import Frame, Oversize, PacketSplitter
 from armillary.network.protocol.payloads import BINARY_CODEC
+from armillary.network.protocol.splitting import Frame, Oversize, PacketSplitter
 
 
 def packet(**members: object) -> bytes:
@@ -17,7 +17,9 @@ def packet(**members: object) -> bytes:
 
 
 def in_pieces(splitter: PacketSplitter, data: bytes, size: int) -> list[Frame | Oversize]:
-    return [frame for start in range(0, len(data), size) for frame in splitter.append(data[start : start + size])]
+    return [
+        frame for start in range(0, len(data), size) for frame in splitter.append(data[start : start + size])
+    ]
 
 
 @given(
