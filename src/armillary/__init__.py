@@ -11,6 +11,11 @@
 #     sensors sensor_set aggregates   typed values with a status and a time
 #     device server session ...     a device and its clients
 #     client reconnect mirror ...   a server and its sensors, from the other side
+#   network/          the lab network
+#     protocol/         without I/O: packets, their envelopes, codecs, handshakes, who is linked with what
+#     store/ tls/       users and the audit; keys, certificates, trust
+#     manager peer_session          the manager and its peers
+#     client link service reconnect ...   devices: who asks, and who is asked
 #   testing/          all of it inside a test's nursery, on streams in memory
 #   cli, demo         the ``armillary`` command
 

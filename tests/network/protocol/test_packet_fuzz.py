@@ -1,6 +1,6 @@
 """A manager's way of reading packets under fire: random packets, damaged in random ways, in random pieces.
 
-pytest runs a fixed number of seeded cases. ``python tests/network/protocol/test_packet_fuzz.py 600`` tries new
+pytest runs some hundreds of seeded cases. ``python tests/network/protocol/test_packet_fuzz.py 600`` tries new
 ones for as many seconds, and prints the seed of what it finds.
 """
 
