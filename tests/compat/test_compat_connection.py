@@ -1,4 +1,4 @@
-"""`Connection` by itself: an asyncio protocol whose owner is told of messages, and of nothing that is none."""
+"""`Connection` by itself: an asyncio protocol that tells its owner of messages."""
 
 from __future__ import annotations
 
@@ -102,7 +102,9 @@ def texts(caplog: pytest.LogCaptureFixture, level: int) -> list[str]:
 
 
 def test_messages_go_to_the_owner(host: Host) -> None:
-    """Each line is a message for the owner, whichever bytes end it and however they come; blank ones are not."""
+    """Each line is a message for the owner, whichever bytes end it and however they come; blank ones are
+    not.
+    """
     stream = b"?ab[3] x\\_y \\@\n!ok\r\n\t \r\n#inf \xff 2 \n\n?z\r"
 
     async def main() -> None:
@@ -145,7 +147,7 @@ def test_what_a_connection_is(host: Host) -> None:
 
 
 def test_a_line_that_is_too_long(host: Host, caplog: pytest.LogCaptureFixture) -> None:
-    """6. A too-long line does not disturb the next one on the same connection; exactly one warning."""
+    """A too-long line does not disturb the next one on the same connection; exactly one warning."""
 
     async def main() -> None:
         owner = Owner()
@@ -168,7 +170,7 @@ def test_a_line_that_is_too_long(host: Host, caplog: pytest.LogCaptureFixture) -
 
 @pytest.mark.parametrize("is_server", [True, False])
 def test_malformed_input(host: Host, caplog: pytest.LogCaptureFixture, is_server: bool) -> None:
-    """7. Malformed input: exactly one warning; a server-side connection also answers #log, a client-side one
+    """Malformed input: exactly one warning; a server-side connection also answers #log, a client-side one
     writes nothing.
     """
 
@@ -197,7 +199,7 @@ def test_malformed_input(host: Host, caplog: pytest.LogCaptureFixture, is_server
 
 
 def test_an_exception_in_the_owner(host: Host, caplog: pytest.LogCaptureFixture) -> None:
-    """13. An exception in the owner's handle_message is one ERROR record and does not close the connection."""
+    """An exception in the owner's handle_message is one ERROR record and does not close the connection."""
 
     def refuse(connection: Any, message: Message) -> None:
         if message.name == "bad":
@@ -219,7 +221,7 @@ def test_an_exception_in_the_owner(host: Host, caplog: pytest.LogCaptureFixture)
 
 
 def test_debug_records(host: Host, caplog: pytest.LogCaptureFixture) -> None:
-    """12. Debug records hold the address suffix and the repr of the bytes."""
+    """Debug records hold the address suffix and the repr of the bytes."""
     caplog.set_level(logging.DEBUG, LOGGER)
 
     async def main() -> None:
@@ -272,7 +274,7 @@ def test_several_messages_are_one_write() -> None:
 
 
 def test_a_peer_that_vanished(host: Host, caplog: pytest.LogCaptureFixture) -> None:
-    """8. After the peer vanished, several writes give exactly one warning record, whose text ends with the
+    """After the peer vanished, several writes give exactly one warning record, whose text ends with the
     address.
     """
 
@@ -294,7 +296,7 @@ def test_a_peer_that_vanished(host: Host, caplog: pytest.LogCaptureFixture) -> N
 
 
 def test_a_connection_that_broke(host: Host, caplog: pytest.LogCaptureFixture) -> None:
-    """8. If the connection broke with an exception, it is in the text."""
+    """If the connection broke with an exception, it is in the text."""
 
     async def main() -> None:
         owner = Owner(stays_open=True)
@@ -326,7 +328,7 @@ def made(peername: Any) -> tuple[Any, mock.Mock]:
 
 
 def test_the_text_of_a_broken_pipe(caplog: pytest.LogCaptureFixture) -> None:
-    """8. As users see it: the error, and an IPv6 address in brackets."""
+    """As users see it: the error, and an IPv6 address in brackets."""
     connection, transport = made(("::1", 1, 0, 0))
     error = BrokenPipeError(32, "Broken pipe")
     connection.connection_lost(error)
@@ -355,7 +357,9 @@ LONG = "x" * 1024**2 * 8
 
 
 def test_drain_waits_for_the_reader(host: Host) -> None:
-    """9. drain() blocks for a long message until the reader takes it, and returns at once with nothing unsent."""
+    """drain() blocks for a long message until the reader takes it, and returns at once with nothing
+    unsent.
+    """
 
     async def main() -> None:
         async with linked(Owner()) as (connection, client):
@@ -375,7 +379,7 @@ def test_drain_waits_for_the_reader(host: Host) -> None:
 
 
 def test_drain_of_a_connection_that_breaks(host: Host) -> None:
-    """9. drain() raises BrokenPipeError or ConnectionResetError if the peer goes away meanwhile."""
+    """drain() raises BrokenPipeError or ConnectionResetError if the peer goes away meanwhile."""
 
     async def main() -> None:
         owner = Owner(stays_open=True)
@@ -396,7 +400,7 @@ def test_drain_of_a_connection_that_breaks(host: Host) -> None:
 
 
 def test_drain_of_a_connection_that_is_aborted(host: Host) -> None:
-    """9. drain() returns quietly when the connection is aborted locally."""
+    """drain() returns quietly when the connection is aborted locally."""
 
     async def main() -> None:
         owner = Owner()
@@ -435,7 +439,7 @@ def test_drain_can_be_cancelled(host: Host) -> None:
 
 
 def test_paused_reading(host: Host) -> None:
-    """11. pause_reading really stops delivery, and resume delivers; either may be called twice."""
+    """pause_reading really stops delivery, and resume delivers; either may be called twice."""
 
     async def main() -> None:
         owner = Owner()
@@ -477,7 +481,7 @@ def test_closing_sends_what_waits(host: Host, caplog: pytest.LogCaptureFixture) 
 
 
 def test_is_closing_after_close(host: Host) -> None:
-    """10. is_closing() is true straight after close(), and stays true."""
+    """is_closing() is true straight after close(), and stays true."""
 
     async def main() -> None:
         async with linked(Owner()) as (connection, client):
@@ -495,7 +499,7 @@ def test_is_closing_after_close(host: Host) -> None:
 
 
 def test_is_closing_after_the_end_of_the_other_side(host: Host) -> None:
-    """10. is_closing() is true after the remote EOF has been seen, and stays true."""
+    """is_closing() is true after the remote EOF has been seen, and stays true."""
 
     async def main() -> None:
         owner = Owner()

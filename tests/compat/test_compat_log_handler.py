@@ -48,7 +48,7 @@ def words(line: bytes) -> list[bytes]:
     """A ``#log`` inform without its time and without numbers of lines."""
     name, level, _, source, text = line.rstrip(b"\n").split(b" ")
     assert name == b"#log"
-    file, colon, rest = text.partition(b":")
+    file, _, rest = text.partition(b":")
     if file == HERE:
         number, _, rest = rest.partition(b":")
         assert number.isdigit()
@@ -132,7 +132,9 @@ def test_the_log_level(host: Host, logger: logging.Logger, level: bytes | None, 
 
 
 def test_records_about_clients(host: Host) -> None:
-    """Records from loggers whose name starts with ``aiokatcp.`` are dropped: clients would hear of themselves."""
+    """Records from loggers whose name starts with ``aiokatcp.`` are dropped: clients would hear of
+    themselves.
+    """
 
     async def main() -> None:
         server = Rig()

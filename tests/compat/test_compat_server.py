@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import sniffio
-from raw_client import PATIENCE, RawClient, run, served, turns, until
+from raw_client import PATIENCE, RawClient, run, served, turns
 
 import aiokatcp
 from aiokatcp import (
@@ -24,11 +24,9 @@ from aiokatcp import (
     Now,
     RequestContext,
     Sensor,
-    SensorSampler,
     Timestamp,
     TimestampOrNow,
 )
-from aiokatcp.core import LogLevel
 from aiokatcp.server import ClientConnection
 
 if TYPE_CHECKING:
@@ -57,9 +55,7 @@ class Angle(NamedTuple):
         return cls(int(degrees), int(minutes))
 
 
-aiokatcp.register_type(
-    Angle, "angle", Angle.encoded, lambda cls: cls.decoded, default=lambda cls: cls(0, 0)
-)
+aiokatcp.register_type(Angle, "angle", Angle.encoded, lambda cls: cls.decoded, default=lambda cls: cls(0, 0))
 
 
 class Plain(DeviceServer):
@@ -184,8 +180,8 @@ class Rig(Plain):
 
 GREETING = [
     b"#version-connect katcp-protocol 5.1-MIB\n",
-    f"#version-connect katcp-library aiokatcp-{aiokatcp.minor_version()} aiokatcp-{aiokatcp.__version__}\n"
-    .encode(),
+    b"#version-connect katcp-library aiokatcp-%b aiokatcp-%b\n"
+    % (aiokatcp.minor_version().encode(), aiokatcp.__version__.encode()),
     b"#version-connect katcp-device rig-1.0 rig-1.0.3\n",
 ]
 TRACEBACK = rb"Traceback\_(most\_recent\_call\_last):\n\_\_File"
@@ -231,7 +227,9 @@ def test_requests_in_the_first_packet(host: Host) -> None:
 
 
 def test_informs_to_all(host: Host) -> None:
-    """mass_inform sends the same to every client, in the order of the calls; a wrong one is sent to nobody."""
+    """mass_inform sends the same to every client, in the order of the calls; a wrong one is sent to
+    nobody.
+    """
 
     async def main() -> None:
         server = Plain()
@@ -276,7 +274,12 @@ def test_informs_to_all(host: Host) -> None:
         (b"?recite 0\n", [b"!recite ok 0\n"]),
         (
             b"?mixed[9]\n",
-            [b"#mixed[9] one 1 moving-fast\n", b"#mixed[9] 2.5\n", b"#mixed[9] 1 x\n", b"!mixed[9] ok done\n"],
+            [
+                b"#mixed[9] one 1 moving-fast\n",
+                b"#mixed[9] 2.5\n",
+                b"#mixed[9] 1 x\n",
+                b"!mixed[9] ok done\n",
+            ],
         ),
         (b"?code[1]\n", [b"!code[1] odd 5\n"]),
         (b"?fail on\\_fire\n?fail\n", [b"!fail fail on\\_fire\n", b"!fail fail \\@\n"]),
@@ -430,7 +433,9 @@ def test_what_comes_after_the_reply(host: Host, how: str) -> None:
 
 
 def test_second_thoughts(host: Host) -> None:
-    """A polite failure after the reply is told without a traceback; nothing, and a cancellation, not at all."""
+    """A polite failure after the reply is told without a traceback; nothing, and a cancellation, not at
+    all.
+    """
 
     async def main() -> None:
         async with served(Late()) as clients:
@@ -446,12 +451,16 @@ def test_second_thoughts(host: Host) -> None:
 
 
 def test_garbage_between_requests(host: Host, caplog: pytest.LogCaptureFixture) -> None:
-    """Lines that are no messages are told to who sent them, and disturb no others; so do replies and informs."""
+    """Lines that are no messages are told to who sent them, and disturb no others; so do replies and
+    informs.
+    """
 
     async def main() -> None:
         async with served(Rig()) as clients:
             client, other = await clients.dial_pair()
-            client.send(b"rubbish\n?echo[1] a\n\x00\xff\n!echo ok\n#hello\n?echo[2] a\\x\n?echo[3] b\n?echo[0]\n")
+            client.send(
+                b"rubbish\n?echo[1] a\n\x00\xff\n!echo ok\n#hello\n?echo[2] a\\x\n?echo[3] b\n?echo[0]\n"
+            )
             lines = await client.lines(6)
             complaints = [line for line in lines if line.startswith(b"#log error ")]
             assert [line.split(b" ", 3)[3] for line in complaints] == [
@@ -582,9 +591,7 @@ class Derived(Rig):
         return 100 * (a + b) + await super().request_add(ctx, a, b)
 
     async def request_under_score(self, ctx: RequestContext) -> None:
-        """
-
-        Has a name of two words.
+        """Has a name of two words.
 
         And more to say
             of itself.
@@ -681,8 +688,8 @@ READ = {
     ],
 )
 def test_sensors_are_listed_and_read(host: Host, argument: bytes, names: list[bytes]) -> None:
-    """All, one, or those that match; sensor-list shows an empty unit as ``\\@``, and sensor-value an empty string
-    so.
+    r"""All, one, or those that match. An empty unit is shown as ``\@``, and so is the value of an empty
+    string.
     """
 
     async def main() -> None:
@@ -864,7 +871,9 @@ def test_handlers_that_are_no_coroutine_functions(host: Host) -> None:
 
 
 def test_a_context(host: Host, caplog: pytest.LogCaptureFixture) -> None:
-    """It knows the connection and the request, logs with the address, and answers later, too; but not twice."""
+    """It knows the connection and the request, logs with the address, and answers later, too; but not
+    twice.
+    """
     caplog.set_level(logging.INFO, "aiokatcp.server")
 
     async def main() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from raw_client import PATIENCE, RawClient, run, served, turns, until
+from raw_client import PATIENCE, run, served, turns, until
 
 import aiokatcp
 from aiokatcp import DeviceServer, RequestContext, Sensor
@@ -282,8 +282,8 @@ def test_halt_by_a_client(host: Host) -> None:
 
 
 def test_stop_without_cancelling(host: Host) -> None:
-    """A running request may finish and reply before ``#disconnect``; requests that arrive meanwhile get no reply
-    at all.
+    """A running request may finish and reply before ``#disconnect``; requests that arrive meanwhile get no
+    reply at all.
     """
 
     async def main() -> None:
@@ -465,7 +465,7 @@ def test_a_request_that_waits_for_itself(host: Host) -> None:
     run(host, main)
 
 
-# -- what must not hold up a stop -----------------------------------------------------------------------------
+# -- what must not hold up a stop ----------------------------------------------------------------------------
 
 
 class Generous(Rig):
@@ -582,11 +582,13 @@ def test_a_request_of_a_client_that_has_gone(host: Host) -> None:
     run(host, main)
 
 
-# -- on_stop --------------------------------------------------------------------------------------------------
+# -- on_stop -------------------------------------------------------------------------------------------------
 
 
 def test_on_stop_comes_last_but_for_service_tasks(host: Host) -> None:
-    """It is called when clients and requests are gone, before service tasks end, and before join() returns."""
+    """It is called when clients and requests are gone, before service tasks end, and before join()
+    returns.
+    """
 
     class Last(Rig):
         async def on_stop(self) -> None:
@@ -677,7 +679,7 @@ def test_on_stop_may_halt(host: Host) -> None:
     run(host, main)
 
 
-# -- service tasks --------------------------------------------------------------------------------------------
+# -- service tasks -------------------------------------------------------------------------------------------
 
 
 async def failing(after: float = 0.0) -> None:
@@ -759,9 +761,7 @@ def test_a_service_task_that_failed_before_it_was_added(host: Host) -> None:
     run(host, main)
 
 
-def test_a_service_task_that_fails_before_the_start(
-    host: Host, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_service_task_that_fails_before_the_start(host: Host, caplog: pytest.LogCaptureFixture) -> None:
     """It still halts a server started afterwards, through join()."""
 
     async def main() -> None:
@@ -830,13 +830,13 @@ def test_a_service_task_that_stops_the_server(host: Host) -> None:
     run(host, main)
 
 
-# -- how much is taken on -------------------------------------------------------------------------------------
+# -- how much is taken on ------------------------------------------------------------------------------------
 
 
 def test_max_pending(host: Host) -> None:
-    """With max_pending=3, of four requests in one packet three start, and the fourth starts the moment one ends;
-    the limit spans connections, a connection made while full is greeted normally, and all are readable again
-    afterwards.
+    """With max_pending=3, of four requests in one packet three start, and the fourth starts the moment one
+    ends; the limit spans connections, a connection made while full is greeted normally, and all are readable
+    again afterwards.
     """
 
     class Sleeping(Rig):
@@ -901,7 +901,7 @@ def test_a_full_server_reads_no_more(host: Host) -> None:
     run(host, main)
 
 
-# -- the end of the loop --------------------------------------------------------------------------------------
+# -- the end of the loop -------------------------------------------------------------------------------------
 
 
 def test_a_loop_that_ends_without_a_stop(host: Host) -> None:

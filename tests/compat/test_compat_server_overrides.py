@@ -147,7 +147,9 @@ ANSWERS: list[tuple[bytes, list[bytes], Any]] = [
 
 
 def test_overrides_may_ask_their_base_class(host: Host) -> None:
-    """Every built-in request, called by an override, answers as without one, and returns what it is known for."""
+    """Every built-in request, called by an override, answers as without one, and returns what it is known
+    for.
+    """
 
     async def main() -> None:
         server = Wrapping()
@@ -348,7 +350,8 @@ class Adopting(Plain):
             case "nothing":
                 return None
             case _:
-                await super().unhandled_request(ctx, req)
+                return await super().unhandled_request(ctx, req)
+        return None
 
 
 def test_an_overridden_unhandled_request(host: Host) -> None:
@@ -539,7 +542,9 @@ def test_limits_that_let_nothing_through(host: Host, options: dict[str, int]) ->
 
 
 def test_what_a_server_is_told(host: Host) -> None:
-    """The backlog is twice the limit unless told; it may be changed at any time; the loop is the running one."""
+    """The backlog is twice the limit unless told; it may be changed at any time; the loop is the running
+    one.
+    """
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -709,9 +714,7 @@ def test_draining_in_a_handler(host: Host) -> None:
 
 
 @pytest.mark.parametrize("is_reset", [True, False])
-def test_a_handler_outlives_its_client(
-    host: Host, caplog: pytest.LogCaptureFixture, is_reset: bool
-) -> None:
+def test_a_handler_outlives_its_client(host: Host, caplog: pytest.LogCaptureFixture, is_reset: bool) -> None:
     """It runs to its end; what it sends is dropped with one warning; the server serves others meanwhile."""
 
     async def main() -> None:

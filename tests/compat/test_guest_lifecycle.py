@@ -374,6 +374,7 @@ def test_loops_that_take_turns(host: Host) -> None:
             self.name = name
             self.loop = host.new_event_loop()
             self.event = trio.Event()
+            self.seen = asyncio.Event()
 
         async def wait(self) -> None:
             while True:
@@ -381,6 +382,7 @@ def test_loops_that_take_turns(host: Host) -> None:
                 self.event = trio.Event()
                 log.append(self.name)
                 await trio.lowlevel.checkpoint()
+                self.seen.set()
 
         async def begin(self) -> None:
             Guest.current().start_soon(self.wait)

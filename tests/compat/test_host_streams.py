@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,7 +14,7 @@ from unittest import mock
 import pytest
 import trio
 from raw_client import run
-from trio.testing import RaisesGroup, check_two_way_stream, wait_all_tasks_blocked
+from trio.testing import check_two_way_stream, wait_all_tasks_blocked
 
 from armillary._runtime.dial import peer_name
 from armillary._runtime.direct import DirectSide, direct_side
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
     from conftest import Host
 
 HERE = "127.0.0.1"
+# How the system says that the other end has closed.
+GONE = r"Broken pipe|Connection reset"
 # More than the buffers of both ends take.
 MUCH = b"x" * 16 * 1024**2
 
@@ -111,11 +112,13 @@ async def receive_exactly(stream: HostStream, count: int) -> bytes:
 
 async def clog(stream: HostStream) -> int:
     """Send until nothing more is taken; return how much that was."""
-    size = 0
-    while sent := stream.send_nowait(b"x" * 65536):
-        size += sent
-    await trio.sleep(0.02)  # the system may have taken some of it in the meantime
-    return size if not stream.send_nowait(b"") and stream.unsent else size + await clog(stream)
+    size, before = 0, -1
+    while stream.unsent != before:
+        before = stream.unsent
+        while sent := stream.send_nowait(b"x" * 65536):
+            size += sent
+        await trio.sleep(0.05)  # the system may take some more in the meantime
+    return size
 
 
 # -- what trio asks of streams ------------------------------------------------------------------------------
@@ -256,11 +259,11 @@ def test_the_direct_side(host: Host) -> None:
                 await stream.wait_writable()
                 assert stream.unsent == 0
             other.close()
-            with pytest.raises(OSError, match="Broken pipe|reset"):  # noqa: PT012
+            with pytest.raises(OSError, match=GONE):
                 while True:
                     stream.send_nowait(b"x")
                     await stream.wait_writable()
-            with pytest.raises(OSError, match="Broken pipe|reset"):
+            with pytest.raises(OSError, match=GONE):
                 await stream.wait_writable()
 
     in_guest(host, body)
@@ -274,7 +277,7 @@ def test_two_who_receive(host: Host) -> None:
 
     async def body() -> None:
         async with half_pair() as (stream, other):
-            with RaisesGroup(trio.BusyResourceError):
+            with pytest.RaisesGroup(trio.BusyResourceError):
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(stream.receive_some)
                     nursery.start_soon(stream.receive_some)
@@ -337,7 +340,9 @@ def test_cancelled_receiving(host: Host) -> None:
 
 
 def test_cancelled_when_the_bytes_arrive(host: Host) -> None:
-    """If a task is cancelled in the same turn in which it gets bytes, either it gets them or the next one does."""
+    """If a task is cancelled in the same turn in which it gets bytes, either it gets them or the next one
+    does.
+    """
 
     async def body() -> None:
         for _ in range(20):
@@ -515,10 +520,11 @@ def test_closing_is_cancelled(host: Host) -> None:
                 await ours.aclose()
             assert scope.cancelled_caught
             received = 0
-            with pytest.raises(trio.BrokenResourceError):  # noqa: PT012 - or a clean end, if it was quick
+            try:
                 while data := await theirs.receive_some():
                     received += len(data)
-                raise trio.BrokenResourceError
+            except trio.BrokenResourceError:
+                pass  # loops differ in how they abort
             assert received < len(MUCH)
 
     in_guest(host, body)
@@ -577,8 +583,6 @@ def test_names_of_peers(host: Host, tmp_path: Path) -> None:
         await stream.aclose()
         server.close()
         await turns()
-        if os.path.exists(path):  # a newer asyncio removes it
-            os.unlink(path)
 
     in_guest(host, body)
 
@@ -587,7 +591,9 @@ def test_names_of_peers(host: Host, tmp_path: Path) -> None:
 
 
 def test_a_sink(host: Host) -> None:
-    """It is offered what arrives while a task waits; what it refuses, that task gets; a nudge ends its wait."""
+    """It is offered what arrives while a task waits; what it refuses, that task gets; a nudge ends its
+    wait.
+    """
 
     async def body() -> None:
         async with half_pair() as (stream, other):
@@ -684,7 +690,9 @@ def test_serving(host: Host) -> None:
 
 
 def test_closing_a_listener(host: Host) -> None:
-    """Those who accept are told, connections that nobody accepted are ended, and so are those that come later."""
+    """Those who accept are told, connections that nobody accepted are ended, and so are those that come
+    later.
+    """
 
     async def body() -> None:
         async with listening() as (listener, port):

@@ -228,15 +228,14 @@ async def test_nothing_is_left_of_who_goes() -> None:
             request = await service.hear()
             assert (await second.ask("Manager", "link", "DMM"))["message"].startswith("PermissionError")
         await service.tell(error=False, result=1, requester=request["requester"], uid="1")
-        with trio.fail_after(1):
-            while (await second.ask("Manager", "link", "DMM"))["error"]:
-                await trio.sleep(0.01)
+        await trio.testing.wait_all_tasks_blocked()
+        assert (await second.ask("Manager", "link", "DMM"))["error"] is False
         identity = (await second.ask("Manager", "identity"))["result"]
         assert list(identity["clients"]) == [second.name]
 
 
 async def test_names_of_services_are_taken_once() -> None:
-    """A second service of the same name is told so, and disconnected; the name is free when the first goes."""
+    """A second service of a name is told so and disconnected; the name is free when the first goes."""
     async with open_lab() as lab:
         async with lab.service(), lab.device() as second:
             await second.hear()

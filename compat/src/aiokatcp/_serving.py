@@ -212,7 +212,7 @@ class FacadeSession(Session):
 
     @property
     def has_unstarted(self) -> bool:
-        """Whether there is a handler whose task has not begun: it was asked for earlier than what comes now."""
+        """Whether a handler has not begun yet that was asked for earlier than what comes now."""
         return self.latest is not None and inspect.getcoroutinestate(self.latest) == inspect.CORO_CREATED
 
     def take_no_more(self) -> None:
@@ -221,7 +221,7 @@ class FacadeSession(Session):
         self._unanswered.clear()
 
     def abort_if_stuck(self) -> None:
-        """End at once if the client has read nothing since the last call: its requests might wait for ever."""
+        """End at once if the client has read nothing since the last call: requests may wait for that."""
         sent = self.outbox.bytes_sent
         if self.outbox.backlog and sent == self._sent_before:
             self.abort("the client does not read")

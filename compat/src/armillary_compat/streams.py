@@ -133,10 +133,8 @@ class HostStream(trio.abc.Stream):
             raise ValueError(f"expected max_bytes of at least 1, got {max_bytes}")
         if self._needs_no_wait:
             await trio.lowlevel.checkpoint()
-        if self._needs_no_wait:  # another task may have taken it
-            data = self._take_unread()
-        else:
-            data = await self._wait_data() or self._take_unread()
+        data = b"" if self._needs_no_wait else await self._wait_data()  # another task may have taken it
+        data = data or self._take_unread()
         if max_bytes is not None and len(data) > max_bytes:
             self._unread.appendleft(data[max_bytes:])
             self._unread_bytes += len(data) - max_bytes

@@ -74,7 +74,7 @@ class Turnstile:
 
     @property
     def is_taken(self) -> bool:
-        """Whether who comes now has to queue: there is no room, or it belongs to somebody who queued before."""
+        """Whether who comes now has to queue: there is no room, or it is for those who queued before."""
         return self.running >= self.limit or bool(self._waiting)
 
     def statistics(self) -> PendingStatistics:

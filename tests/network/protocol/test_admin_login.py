@@ -71,13 +71,15 @@ def test_who_has_logged_in_as_an_administrator_is_not_asked() -> None:
 def test_another_users_login_is_no_use_and_changes_nothing() -> None:
     """It is denied in the words of 1.0, the connection stays, and the next request asks again."""
     login = admin_login()
-    for _ in range(2):
-        login.request("port", 0.0)
-        login.answered("pierre", 0.0)
-        login.found(True, 0.0)
-        login.answered("radium", 0.0)
+    for now in (0.0, 500.0):
+        login.request("port", now)
+        assert now + ADMIN_LOGIN_LIMIT == login.deadline
+        login.answered("pierre", now + 50.0)
+        login.found(True, now + 50.0)
+        assert now + ADMIN_LOGIN_LIMIT == login.deadline
+        login.answered("radium", now + 100.0)
         denied = "ValueError: You must be an administrator to send this request to the Manager"
-        assert [("port", denied)] == seen(login.verified(True, 0.0))
+        assert [("port", denied)] == seen(login.verified(True, now + 100.0))
         assert not login.is_admin
 
 
@@ -189,11 +191,15 @@ def test_a_connection_that_ends_leaves_nothing_behind() -> None:
     throttle = LoginThrottle()
     login = admin_login(throttle=throttle)
     login.request("port", 0.0)
-    login.answered("marie", 0.0)
-    login.closed(0.0)
-    login.closed(0.0)
-    assert 1 == throttle.failures(ADDRESS, 0.0)
-    assert [] == login.request("port", 0.0)
+    login.timed_out(120.0)
+    login.request("port", 130.0)
+    login.answered("marie", 130.0, is_text=True)
+    login.closed(130.0)
+    login.closed(130.0)
+    assert 1 == throttle.failures(ADDRESS, 130.0)
+    assert [] == login.request("port", 130.0)
+    assert not login.takes_packet
+    assert not login._waiting
     assert login.deadline is None
 
 

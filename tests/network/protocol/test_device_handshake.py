@@ -92,6 +92,9 @@ def test_what_was_typed_is_forgotten_if_it_was_wrong() -> None:
     again = DeviceHandshake(credentials)
     assert [Answer("marie", MANAGER)] == ask(again, "username", MANAGER)
     assert [Prompt("Enter the password for marie > ", is_secret=True)] == ask(again, "password", "marie")
+    credentials.password = "given later"
+    credentials.forget_prompted()
+    assert "given later" == credentials.password
 
 
 def test_questions_that_wait_for_somebody_are_answered_in_order() -> None:
@@ -172,6 +175,15 @@ def test_what_comes_after_the_identity_decides(
     device.received(uid=uid, requester=requester, error=error)
     assert state is device.state
     assert (error if state is DeviceState.REJECTED else None) == device.rejection
+
+
+def test_the_manager_is_who_has_asked_for_the_identity() -> None:
+    """Questions in another name do not change who may reject a device."""
+    device = DeviceHandshake(Credentials("marie"))
+    ask(device, "identity")
+    device.asked("username", [], {}, "Manager[elsewhere:1]")
+    device.received(uid="", requester=MANAGER, error="ValueError: no")
+    assert device.state is DeviceState.REJECTED
 
 
 def test_who_is_in_cannot_be_rejected_any_more() -> None:

@@ -103,6 +103,7 @@ def test_late_replies_to_a_client_that_has_gone_are_dropped(outstanding: Outstan
     outstanding.forward(B, SCOPE, "2")
     removal = outstanding.remove(A)
     assert [] == removal.unanswered
+    assert {"B[lab7:2]"} == set(outstanding._requesters)
     assert [("A[lab7:1]", "2", SCOPE)] == [
         (request.requester_name, request.uid, request.service) for request in removal.to_cancel
     ]

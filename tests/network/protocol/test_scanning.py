@@ -475,3 +475,78 @@ def test_a_scanner_keeps_little_of_a_large_packet() -> None:
             nested = scanner._long_value
             assert isinstance(nested, nesting.Nesting)
             assert len(scanner._text) + len(nested._rest) + len(nested._held) < 100
+
+
+GOOD_PAYLOADS = rb"""
+    [] {} [[],[]] [{}] {"a":[]} [1,"a",null] ["\\","\"]","\u00e9"] {"a":{"b":[1,{"c":2}]},"d":3} [-0.5e+7]
+    [NaN,-Infinity] [""] [[[]],[[[1]]]] {"":""} [{"a":1},{"a":2}] [true,false] ["[","{",",","]"] [0] [1E5]
+""".split()
+WRONG = rb"""
+    [,1] [1,] [,] {,} {,"a":1} {"a":1,} [1,,2] [[],] [[]1] [{}{}] [{}.5] [[]e1] [1]2 {"a"} {"a":} {"a":1,2}
+    {1:2} {[]:1} ["a":1] [1:2] [}] {] [1} {"a":1] [[1]} [nul] [truefalse] [01] [1.] [.5] [+1] [-] [1e] [NaN1]
+    [1NaN] [-NaN] {NaN:1} [Infinity-] ["\x"] ["\u12g4"] ["\"] ["a]["b"] ["a""b"] [""1] [1""] {"a""b"}
+    {"a":1"b":2} {"a":[]"b":2} [\n] ['a']
+"""
+RAW = [
+    b'["\x01"]',
+    b'["\t"]',
+    b'["\xff"]',
+    b'["\xc3"]',
+    b'["\xed\xa0\x80"]',
+    b"[1\x00]",
+    b"[1\x0b]",
+    b"[1 2]",
+]
+BAD_PAYLOADS = [*WRONG.split(), *RAW]
+
+
+@pytest.mark.parametrize("payload", GOOD_PAYLOADS + BAD_PAYLOADS)
+@pytest.mark.parametrize("ends", [b"%s", b"[%s]", b'{"k":%s}', b"[1,%s,2]", b'[[[%s],"x"],{}]'])
+def test_a_payload_is_json_or_it_is_refused(payload: bytes, ends: bytes) -> None:
+    """Each mistake is found, and each good value passes, at once and cut in any way, on every level."""
+    line = b'{"args":' + ends % payload + b',"service":"a","attribute":"b"}'
+    expected = Envelope if payload in GOOD_PAYLOADS else PacketError
+    assert isinstance(at_once(line), expected)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nesting, "_SHORT", 0)
+        assert isinstance(scanned(line), expected)
+        for size in (1, 2, 3, 5):
+            for first in range(1, size + 1):
+                assert isinstance(scanned(line, [first] + [size] * len(line)), expected), (first, size)
+
+
+@pytest.mark.parametrize("inner", [b"[[]]", b"[[],[[]]]", b'[{"a":[[{}]]}]', b"[[[[[[[[[[[1]]]]]]]]]]]"])
+@pytest.mark.parametrize("kind", [b"[", b'{"":'])
+def test_the_limit_of_depth_holds_for_what_opens_and_closes_at_once(inner: bytes, kind: bytes) -> None:
+    """A small tower on top of a high one counts, though it comes and goes with one read."""
+    depth = deepest = 0
+    for sign in inner:
+        depth += (sign in b"[{") - (sign in b"]}")
+        deepest = max(deepest, depth)
+    for excess in (0, 1):
+        scanner = EnvelopeScanner()
+        scanner.feed(b'{"args": ' + kind * (MAX_DEPTH - 1 - deepest + excess))
+        if excess:
+            with pytest.raises(PacketError, match="inside each other"):
+                scanner.feed(inner)
+        else:
+            scanner.feed(inner)
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [b'{"uid": "', b'{"', b'{"args": "', b'{"args": ["', b'{"args": [', b'{"args": 1', b"", b"{", b"["],
+)
+@pytest.mark.parametrize("filling", [b"x", b" ", b"1", b"\xc3\xa9", b"\\n", b"["])
+def test_a_line_that_never_ends_keeps_little(beginning: bytes, filling: bytes) -> None:
+    """Megabytes of the same are read over, or refused; either way they are not kept."""
+    scanner = EnvelopeScanner()
+    try:
+        scanner.feed(beginning)
+        for _ in range(100):
+            scanner.feed(filling * 20_000)
+            long_value = scanner._long_value
+            kept = len(long_value._rest) if isinstance(long_value, nesting.Nesting) else 0
+            assert len(scanner._text) + kept <= 2 * LONGEST_SHORT_LINE
+    except PacketError:
+        pass

@@ -120,6 +120,25 @@ def test_failures_are_forgotten_after_a_while() -> None:
     assert [0.0] * FREE == [throttle.admit(HERE, now + FORGET_AFTER) for _ in range(FREE)]
 
 
+def test_forgotten_failures_do_not_delay_an_attempt() -> None:
+    """Nobody has to ask for the failures first: an attempt after a quarter of an hour need not wait."""
+    throttle, now = LoginThrottle(first=2000.0, longest=2000.0), 0.0
+    for _ in range(FREE):
+        now = fail(throttle, now)
+    assert 2000.0 == throttle.admit(HERE, now)
+    assert 0.0 == throttle.admit(HERE, now + FORGET_AFTER)
+
+
+def test_a_check_that_takes_for_ever_does_not_keep_old_failures() -> None:
+    """Failures that were forgotten while an attempt was being checked do not come back with its own."""
+    throttle = LoginThrottle()
+    fail(throttle, 0.0)
+    fail(throttle, 0.0)
+    assert 0.0 == throttle.admit(HERE, 1.0)
+    throttle.settle(HERE, None, FAILED, FORGET_AFTER)
+    assert 1 == throttle.failures(HERE, FORGET_AFTER)
+
+
 def test_expired_addresses_can_be_thrown_away() -> None:
     """What is forgotten needs no memory, unless something is being checked."""
     throttle = LoginThrottle()

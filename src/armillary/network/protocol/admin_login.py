@@ -116,7 +116,7 @@ class AdminLogin(Conversation, Generic[R]):
     def closed(self, now: float) -> None:
         """The connection has ended."""
         self._abandon(now)
-        self._waiting.clear()
+        self._take_waiting()
         self._overdue = 0
         self._is_over = True
 
@@ -125,7 +125,6 @@ class AdminLogin(Conversation, Generic[R]):
             login = yield from self._log_in()
         except Ended as end:
             self._is_over = True
-            self._waiting.clear()
             self._do(Record(end.record))
             self._do(Close() if end.error is None else Reject(end.error))
             return
@@ -135,11 +134,13 @@ class AdminLogin(Conversation, Generic[R]):
             return
         self.is_admin = True
         self.login = login
-        for request in self._waiting:
+        for request in self._take_waiting():
             self._do(Grant(request))
-        self._waiting.clear()
 
     def _deny(self, error: Refused) -> None:
-        for request in self._waiting:
+        for request in self._take_waiting():
             self._do(Deny(request, error))
-        self._waiting.clear()
+
+    def _take_waiting(self) -> list[R]:
+        waiting, self._waiting = self._waiting, []
+        return waiting

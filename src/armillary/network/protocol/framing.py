@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
+
 from armillary._wire.lines import LineTooLong
 
 from .features import BINARY, STREAM
@@ -26,22 +28,18 @@ lets one peer make the manager hold more.
 _SMALL_PIECE = 16 * 1024
 
 
-class Packet:
-    """One packet, not read but understood.
+class Packet(msgspec.Struct, eq=False):
+    """One packet, not read but understood."""
 
-    Attributes:
-        envelope: where it goes.
-        pieces: the line with its terminator.
-        attachments: the raw bytes that followed it, in any pieces. The list is empty if nothing was attached;
-            of what was attached and has no bytes, there is one piece without any.
+    envelope: Envelope
+    """Where it goes."""
+    pieces: list[bytes]
+    """The line with its terminator."""
+    attachments: list[bytes]
+    """The raw bytes that followed it, in any pieces.
+
+    Empty if nothing was attached. Of what was attached and has no bytes, there is one piece without any.
     """
-
-    __slots__ = ("attachments", "envelope", "pieces")
-
-    def __init__(self, envelope: Envelope, pieces: list[bytes], attachments: list[bytes]) -> None:
-        self.envelope = envelope
-        self.pieces = pieces
-        self.attachments = attachments
 
     @property
     def line(self) -> bytes:
@@ -81,22 +79,18 @@ class Packet:
         return spliced + self.attachments
 
 
-class Unreadable:
-    """A line that is no packet.
+class Unreadable(msgspec.Struct, eq=False):
+    """A line that is no packet."""
 
-    Attributes:
-        error: what is wrong with it.
-        line: without its terminator, in case somebody has typed it; None if it is too long for that.
-        is_lost: whether nobody can say where the next line begins, because raw bytes may follow this one.
-            The connection cannot go on then.
+    error: PacketError
+    """What is wrong with it."""
+    line: bytes | None = None
+    """The line without its terminator, in case somebody has typed it; None if it is too long for that."""
+    is_lost: bool = False
+    """Whether nobody can say where the next line begins, because raw bytes may follow this one.
+
+    The connection cannot go on then.
     """
-
-    __slots__ = ("error", "is_lost", "line")
-
-    def __init__(self, error: PacketError, line: bytes | None = None, *, is_lost: bool = False) -> None:
-        self.error = error
-        self.line = line
-        self.is_lost = is_lost
 
 
 class PacketReader:
@@ -139,7 +133,7 @@ class PacketReader:
 
     def append(self, data: bytes) -> None:
         """Take what a read brought."""
-        self._data = self._data[self._index :] + data
+        self._data = data if self._index == len(self._data) else self._data[self._index :] + data
         self._index = 0
 
     def next_line(self) -> bytes | LineTooLong | None:
@@ -162,7 +156,8 @@ class PacketReader:
                 return packet
             piece = self._next_piece()
             if piece is None:
-                self._scan_long_line()
+                if self._line.size > LONGEST_SHORT_LINE:
+                    self._scan_long_line()
                 return None
             found = self._ended(piece)
             if isinstance(found, Unreadable) or not found.envelope.has_attachments:
@@ -185,47 +180,43 @@ class PacketReader:
     def _ended(self, piece: bytes) -> Packet | Unreadable:
         """What the line is that `piece` ends."""
         size = self._line.size + len(piece)
-        is_short = size <= LONGEST_SHORT_LINE or not self._line.size
-        self._line.add(piece, is_last=True)
         line = b""
         try:
             if size > self.limit:
                 uid = "" if self._scanner is None else self._scanner.uid
                 raise PacketError(str(LineTooLong(self.limit)), uid=uid, attached=None)
-            if is_short:
-                line = b"".join(self._line.take())
-                pieces = [line]
-                envelope = scan_line(line, binary=self._binary, stream=self._stream)
+            if size > LONGEST_SHORT_LINE and self._line.size:
+                packet = self._ended_long_line(piece)
             else:
-                envelope = self._scanned()
-                pieces = self._line.take()
-            if envelope.attached > self.limit:
+                line = b"".join([*self._line.take(), piece]) if self._line.size else piece
+                packet = Packet(scan_line(line, binary=self._binary, stream=self._stream), [line], [])
+            if packet.envelope.attached > self.limit:
                 raise PacketError(
-                    f"expected at most {self.limit} attached bytes, got {envelope.attached}",
-                    uid=envelope.uid,
-                    attached=envelope.attached,
+                    f"expected at most {self.limit} attached bytes, got {packet.envelope.attached}",
+                    uid=packet.envelope.uid,
+                    attached=packet.envelope.attached,
                 )
-            return Packet(envelope, pieces, [])
+            return packet
         except PacketError as error:
             self._line.take()
+            self._scanner = self._error = None
             # They come, whatever the line was.
             self._missing = error.attached or 0 if self._binary else 0
             typed = _without_terminator(line) if line and len(line) <= LONGEST_SHORT_LINE else None
             return Unreadable(error, typed, is_lost=self._binary and error.attached is None)
-        finally:
-            self._scanner = self._error = None
 
-    def _scanned(self) -> Envelope:
-        """The envelope of a long line that has ended."""
+    def _ended_long_line(self, piece: bytes) -> Packet:
+        self._line.add(piece, is_last=True)
         self._scan_long_line()
         if self._error is not None:
             raise self._error
         assert self._scanner is not None
-        return self._scanner.finish()
+        scanner, self._scanner = self._scanner, None
+        return Packet(scanner.finish(), self._line.take(), [])
 
     def _scan_long_line(self) -> None:
-        """Scan what came of a line, if it is long."""
-        if self._line.size <= LONGEST_SHORT_LINE or self._error is not None:
+        """Scan what came of a long line."""
+        if self._error is not None:
             return
         if self._scanner is None:
             self._scanner = EnvelopeScanner(binary=self._binary, stream=self._stream)

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
 from .features import CANCEL
+from .packets import NOTIFICATION_UID
 from .peers import Peer
 from .refusals import Refused
 
@@ -43,9 +44,6 @@ PER_SERVICE = 131_072
 # Old services never answer some requests, so without a bound this would grow for as long as they run. What is
 # forgotten costs nobody anything: a reply to it counts as one that was never asked for, not as a late one.
 GIVEN_UP_PER_SERVICE = 4096
-
-# Replies with this uid are notifications.
-NOTIFICATION = "notification"
 
 
 class Stray(enum.Enum):
@@ -143,11 +141,9 @@ class _Service(Generic[P]):
         if request.uid:
             del self.named[request.requester_name, request.uid]
             return
+        # It is the first in its line: replies are for the first, and whoever has left has left them all.
         queue = self.unnamed[request.requester_name]
-        if queue[0] is request:
-            queue.popleft()
-        else:
-            queue.remove(request)
+        queue.popleft()
         if not queue:
             del self.unnamed[request.requester_name]
 
@@ -213,7 +209,7 @@ class Outstanding(Generic[P]):
             at = self._services[service] = _Service()
         if uid:
             key = (name, uid)
-            if uid in own.named or key in at.named or uid == NOTIFICATION:
+            if uid in own.named or key in at.named or uid == NOTIFICATION_UID:
                 self._refuse_uid(name, uid)
         if len(own.named) + len(own.unnamed) >= self._per_requester:
             self._refuse(
@@ -360,7 +356,7 @@ class Outstanding(Generic[P]):
         return why
 
     def _refuse_uid(self, name: str, uid: str) -> None:
-        if uid == NOTIFICATION:
+        if uid == NOTIFICATION_UID:
             self._refuse(ValueError, f"{uid!r} is reserved, it cannot be the uid of a request")
         self._refuse(ValueError, f"the uid {uid!r} belongs to an earlier request of {name} without a reply")
 
