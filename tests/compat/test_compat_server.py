@@ -591,11 +591,13 @@ class Derived(Rig):
         return 100 * (a + b) + await super().request_add(ctx, a, b)
 
     async def request_under_score(self, ctx: RequestContext) -> None:
-        """Has a name of two words.
+        """
+
+        Has a name of two words.
 
         And more to say
             of itself.
-        """
+        """  # noqa: D212 - not everybody's first line is the first
 
 
 BUILT_IN = {

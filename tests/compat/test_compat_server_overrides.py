@@ -350,7 +350,7 @@ class Adopting(Plain):
             case "nothing":
                 return None
             case _:
-                return await super().unhandled_request(ctx, req)
+                await super().unhandled_request(ctx, req)
         return None
 
 

@@ -207,8 +207,8 @@ def test_differential_of_a_float() -> None:
 
 
 def test_event_rate() -> None:
-    """A second change within SHORT is reported once at exactly last+SHORT with the latest value; LONG counts from
-    the last report and resends unchanged values with their old timestamp.
+    """A second change within SHORT is reported once at exactly last+SHORT with the latest value; LONG
+    counts from the last report and resends unchanged values with their old timestamp.
     """
 
     async def script(story: Story) -> list[tuple[float, bytes]]:
@@ -238,8 +238,8 @@ def test_event_rate_of_a_change_that_was_undone() -> None:
 
 
 def test_differential_rate() -> None:
-    """A second change within SHORT is reported once at exactly last+SHORT with the latest value, if it was large
-    enough; LONG counts from the last report.
+    """A second change within SHORT is reported once at exactly last+SHORT with the latest value, if it
+    was large enough; LONG counts from the last report.
     """
 
     async def script(story: Story) -> list[tuple[float, bytes]]:
@@ -700,8 +700,8 @@ def flood(clients: Served[Rig], how: str) -> None:
 
 @pytest.mark.parametrize("how", ["mass_inform", "a sensor assignment"])
 def test_a_client_that_is_too_slow(host: Host, caplog: pytest.LogCaptureFixture, how: str) -> None:
-    """Exceeding max_backlog removes the client from the server's connection set synchronously, in mass_inform and
-    in a sensor assignment.
+    """Exceeding max_backlog removes the client from the server's connection set synchronously, in
+    mass_inform and in a sensor assignment.
     """
 
     async def main() -> None:

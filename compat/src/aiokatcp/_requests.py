@@ -21,8 +21,9 @@ from .core import Message
 if TYPE_CHECKING:
     from armillary.katcp.device import Device
 
+    from ._client_connection import ClientConnection
     from ._serving import FacadeSession
-    from .server import ClientConnection, DeviceServer
+    from .server import DeviceServer
 
 __all__ = ["RequestContext", "answer_in_task", "compile_requests"]
 

@@ -9,7 +9,7 @@ from armillary.katcp.protocol.sampling import Sampling, Strategy
 from .sensor import Sensor, SensorSampler
 
 if TYPE_CHECKING:
-    from .server import ClientConnection
+    from ._client_connection import ClientConnection
 
 __all__ = ["ConnectionSamplers"]
 

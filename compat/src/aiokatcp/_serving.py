@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from armillary.katcp.session import _Suspended
     from armillary_compat.guest import Guest
 
-    from .server import ClientConnection, DeviceServer
+    from ._client_connection import ClientConnection
+    from .server import DeviceServer
 
 __all__ = ["NATIVE_REQUESTS", "ClientStream", "FacadeDevice", "FacadeServer", "FacadeSession"]
 

@@ -3,118 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import math
 import socket
-from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, cast
 
 import trio
 
 from armillary.katcp.device import RequestHandler
 from armillary.katcp.limits import Limits
-from armillary.katcp.logs import LogHandler as NativeLogHandler
 from armillary.katcp.protocol.messages import DEFAULT_LIMIT, InvalidReply
-from armillary.katcp.standard_requests import StandardRequests
 from armillary.katcp.version import version_informs
-from armillary_compat.futures import call_trio
 from armillary_compat.guest import Guest, GuestTask, Hold
 from armillary_compat.streams import HostListener
 
+from ._builtin_requests import BuiltinRequests
+from ._client_connection import ClientConnection
+from ._log_handler import LogHandler
 from ._requests import RequestContext, compile_requests
-from ._serving import NATIVE_REQUESTS, ClientStream, FacadeDevice, FacadeServer, FacadeSession
-from .connection import Connection
-from .core import LogLevel, Message, decode, encode
-from .sensor import Reading, Sensor, SensorSampler, SensorSet
+from ._serving import NATIVE_REQUESTS, FacadeDevice, FacadeServer
+from .core import Message
+from .sensor import SensorSet
 
 __all__ = ["ClientConnection", "DeviceServer", "RequestContext"]
 
 logger = logging.getLogger(__name__)
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def _is_native(method: F) -> F:
-    """Mark a request's method as one that armillary answers itself where it is not overridden."""
-    method._is_native = True  # type: ignore[attr-defined]
-    return method
-
-
-class ClientConnection(Connection["DeviceServer"]):
-    """The connection of one client of a server.
-
-    Args:
-        owner: the server.
-        limit: the longest line accepted, in bytes.
-    """
-
-    session: FacadeSession
-    """armillary's side of it, once it has begun."""
-
-    def __init__(self, owner: DeviceServer, limit: int) -> None:
-        super().__init__(owner, True, limit)
-        self._samplers_lock: asyncio.Lock | None = None
-        guest = owner.guest
-        if guest is not None:
-            self._stream = ClientStream(guest, self)
-
-    @property
-    def samplers_lock(self) -> asyncio.Lock:
-        """For methods that override ``request_sensor_sampling``: held while samplers are changed."""
-        if self._samplers_lock is None:
-            self._samplers_lock = asyncio.Lock()
-        return self._samplers_lock
-
-    def set_sampler(self, s: Sensor[Any], sampler: SensorSampler[Any] | None) -> None:
-        """Put a sampler, or nothing, in the place of the one that a sensor has, which is closed."""
-        self.session.samplers.set_sampler(s, sampler)
-
-    def get_sampler(self, s: Sensor[Any]) -> SensorSampler[Any] | None:
-        """The sampler of a sensor, or None."""
-        return self.session.samplers.get_sampler(s)
-
-    def sensor_update(self, s: Sensor[Any], reading: Reading[Any]) -> None:
-        """Send a reading to the client, as ``#sensor-status``."""
-        session = self.session
-        session.send_async_inform(session.device.status_of(s, reading))
-
-    async def drain(self) -> None:
-        """Wait until the client has read enough for more to be sent; at once if it has.
-
-        Raises:
-            OSError: the connection broke meanwhile.
-        """
-        if self.session.is_behind:
-            await call_trio(self.session.wait_drained)
-            if self._error is not None:
-                raise self._error
-
-    def close(self) -> None:
-        """Send what waits, then close. Returns at once; `wait_closed` waits."""
-        self._is_closing = True
-        if self._outbox is None:
-            super().close()
-        else:
-            self.session.close()
-
-    def abort(self) -> None:
-        """Close at once, and drop what waits."""
-        if self._outbox is not None:
-            self._outbox.flush()  # what was sent before, and could have left
-        super().abort()
-        if self._outbox is not None:
-            self.session.abort("aborted by the server")
-
-    def begin_session(self, session: FacadeSession) -> None:
-        """Called by armillary, when it begins to serve the client."""
-        self.session = session
-        self._outbox = session.outbox
-
-    def end_session(self) -> None:
-        """Called by armillary, when the client is none any more."""
-        self._is_closing = True
-        self.owner._connections.discard(self)
 
 
 class _Run:
@@ -144,7 +58,7 @@ class _Run:
                 server.server.close()
 
 
-class DeviceServer:
+class DeviceServer(BuiltinRequests):
     """A KATCP device on an asyncio loop.
 
     Subclass it, define `VERSION`, `BUILD_STATE` and ``async def request_...`` methods, and `start` it.
@@ -436,106 +350,7 @@ class DeviceServer:
     def _eof_received(self, conn: ClientConnection) -> bool:
         return True  # the client may still read
 
-    # -- requests -----------------------------------------------------------------------------------------
-
-    async def _native(self, request: Callable[..., Any], ctx: RequestContext, *arguments: Any) -> Any:
-        """Let armillary answer: for methods that an override calls."""
-        if inspect.iscoroutinefunction(request):
-            return await call_trio(request, self._device, ctx, *arguments)
-        return request(self._device, ctx, *arguments)
-
-    @_is_native
-    async def request_help(self, ctx: RequestContext, name: str | None = None) -> None:
-        """List the requests that this server answers, or describe one of them.
-
-        Without an argument, one inform for each request with its name and what it does in a line; with the
-        name of a request, one inform with all that is known of it.
-        """
-        await self._native(StandardRequests.request_help, ctx, name)
-
-    @_is_native
-    async def request_halt(self, ctx: RequestContext) -> None:
-        """Stop the server: disconnect every client and serve no more."""
-        self.halt()
-
-    @_is_native
-    async def request_watchdog(self, ctx: RequestContext) -> None:
-        """Answer ok, to show that the server is alive."""
-
-    @_is_native
-    async def request_version_list(self, ctx: RequestContext) -> None:
-        """List the versions of the protocol, of the library, and of the device."""
-        self.send_version_info(ctx)
-
-    @_is_native
-    async def request_sensor_list(self, ctx: RequestContext, name: str | None = None) -> int:
-        """Describe the sensors: all, the one of that name, or those whose name matches /regex/."""
-        count: int = await self._native(StandardRequests.request_sensor_list, ctx, name)
-        return count
-
-    @_is_native
-    async def request_sensor_value(self, ctx: RequestContext, name: str | None = None) -> None:
-        """Read the sensors: all, the one of that name, or those whose name matches /regex/."""
-        ctx.reply("ok", await self._native(StandardRequests.request_sensor_value, ctx, name))
-
-    @_is_native
-    async def request_sensor_sampling(
-        self,
-        ctx: RequestContext,
-        name: str,
-        strategy: SensorSampler.Strategy | None = None,
-        *args: bytes,
-    ) -> tuple[Any, ...]:
-        """Query or set how sensors are sampled for this client.
-
-        With a name alone, tell its strategy. With a strategy (none, auto, event, period, differential,
-        event-rate or differential-rate) and its parameters, set it; then the name may be a comma-separated
-        list of names, of which all or none are set.
-        """
-        word = None if strategy is None else encode(strategy)
-        _, used, *parameters = await self._native(
-            StandardRequests.request_sensor_sampling, ctx, name, word, *args
-        )
-        return (name, decode(SensorSampler.Strategy, used), *parameters)
-
-    @_is_native
-    async def request_client_list(self, ctx: RequestContext) -> None:
-        """List the addresses of the connected clients."""
-        await self._native(StandardRequests.request_client_list, ctx)
-
-    @_is_native
-    async def request_log_level(self, ctx: RequestContext, level: LogLevel | None = None) -> LogLevel:
-        """Query or set the least level of log informs, for all clients."""
-        current: LogLevel = await self._native(StandardRequests.request_log_level, ctx, level)
-        return current
-
-    class LogHandler(NativeLogHandler):
-        """Sends log records to every client of a server, as ``#log`` informs.
-
-        Records of this package and of armillary are left out: they would speak of the clients to themselves.
-        Records of other threads are handed over to the server's loop; at most 1000 wait.
-
-        Args:
-            server: whose clients are told.
-        """
-
-        OWN_LOGGERS = ("aiokatcp.", "armillary.")
-
-        def __init__(self, server: DeviceServer) -> None:
-            self._server = server
-            super().__init__(server._device)
-
-        def _attach(self) -> None:
-            pass  # the server knows its loop
-
-        def _is_at_home(self) -> bool:
-            try:
-                return asyncio.get_running_loop() is self._server.loop
-            except RuntimeError:
-                return False
-
-        def _run_at_home(self, function: Callable[..., object], *arguments: Any) -> None:
-            self._server.loop.call_soon_threadsafe(function, *arguments)
+    LogHandler = LogHandler
 
 
 DeviceServer.task_handlers = compile_requests(DeviceServer, {})

@@ -52,10 +52,12 @@ class Device(Base):
         return arguments
 
     async def request_replaced(self, ctx: RequestContext) -> str:
-        """Replaces.
-
-        And says more.
         """
+
+        Replaces.
+
+            And says more.
+        """  # noqa: D212 - not everybody's first line is the first
         return "derived-" + await super().request_replaced(ctx)
 
     async def request_add(self, ctx: RequestContext, a: int, b: float = 0.5, *rest: Mode) -> tuple[Any, ...]:
