@@ -112,11 +112,11 @@ async def receive_exactly(stream: HostStream, count: int) -> bytes:
 
 async def clog(stream: HostStream) -> int:
     """Send until nothing more is taken; return how much that was."""
-    size, before = 0, -1
-    while stream.unsent != before:
-        before = stream.unsent
+    size = before = 0
+    while not before or stream.unsent != before:
         while sent := stream.send_nowait(b"x" * 65536):
             size += sent
+        before = stream.unsent
         await trio.sleep(0.05)  # the system may take some more in the meantime
     return size
 

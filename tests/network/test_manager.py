@@ -333,6 +333,16 @@ async def test_administration(store: Store) -> None:
     assert "requested" in messages
 
 
+async def test_nobody_logs_in(autojump_clock: Callable[[], object], store: Store) -> None:
+    """A request that needs an administrator is denied, with its uid, when nobody has logged in in time."""
+    async with open_lab(store=store) as lab, lab.client() as client:
+        await client.request("Manager", "port", uid="42")
+        assert (await client.hear())["attribute"] == "username"
+        denied = await client.hear()
+        assert (denied["uid"], denied["message"][:12]) == ("42", "TimeoutError")
+        assert (await client.ask("Manager", "identity"))["error"] is False
+
+
 async def test_connections_are_recorded(store: Store) -> None:
     """One connection makes two rows when it comes, and one when it goes."""
     async with open_lab(store=store) as lab:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import trio
 
@@ -80,6 +80,13 @@ class ManagedPeer(Peer):
     session: Any = None
 
 
+class _AdminCall(NamedTuple):
+    """A request that only administrators may make."""
+
+    uid: str
+    run: Callable[[], Awaitable[None]]
+
+
 @dataclass(frozen=True, slots=True)
 class SessionStatistics:
     """A look at one peer of a manager."""
@@ -123,7 +130,7 @@ class PeerSession:
         self._nursery: trio.Nursery | None = None
         self._tasks = 0
         self._handshake: ManagerHandshake | None = None
-        self._admin: AdminLogin[Callable[[], Awaitable[None]]] | None = None
+        self._admin: AdminLogin[_AdminCall] | None = None
         self._login: Login | None = None
 
     @property
@@ -339,21 +346,21 @@ class PeerSession:
     async def _forward_request(self, packet: Packet) -> None:
         envelope = packet.envelope
         assert envelope.service is not None
+        pieces = None
+        target = self.manager.registry.service(envelope.service)
+        if packet.attachments and target is not None and BINARY not in target.features:
+            # Before it counts as forwarded: this takes a while, and the service may go meanwhile.
+            try:
+                pieces = [await self.manager.as_text(packet, self.name)]
+            except (TypeError, ValueError) as error:
+                self.send_error(envelope.uid, packets.message_of(error))
+                return
         try:
             service = self._admit(envelope.service, envelope.uid)
         except Refused as refused:
             self.send_error(envelope.uid, refused.message)
             return
-        if packet.attachments and BINARY not in service.features:
-            try:
-                text = await self.manager.as_text(packet, self.name)
-            except (TypeError, ValueError) as error:
-                self.manager.outstanding.answer(service, self.name, envelope.uid)
-                self.send_error(envelope.uid, packets.message_of(error))
-                return
-            service.session.send(text)
-            return
-        for piece in packet.requested_by(self._quoted_name):
+        for piece in packet.requested_by(self._quoted_name) if pieces is None else pieces:
             service.session.send(piece)
 
     async def _forward_reply(self, packet: Packet) -> None:
@@ -423,10 +430,15 @@ class PeerSession:
                 self.reply(uid, answer)
             else:
                 run = partial(self._administrate, uid, attribute, args, kwargs)
-                self._ask_admin(run)
+                self._ask_admin(_AdminCall(uid, run))
 
-    def _ask_admin(self, run: Callable[[], Awaitable[None]]) -> None:
+    def _ask_admin(self, call: _AdminCall) -> None:
         assert self.host is not None
+        if self._tasks >= _MOST_TASKS:
+            self.send_error(
+                call.uid, f"RuntimeError: {_MOST_TASKS} requests to the manager are being answered"
+            )
+            return
         if self._admin is None:
             self._admin = AdminLogin(
                 manager_name=self.manager.name,
@@ -434,29 +446,29 @@ class PeerSession:
                 throttle=self.manager.throttle,
                 is_admin=self.role.administrate,
             )
-        self._start(partial(self._perform, self._admin, self._admin.request(run, trio.current_time())))
+        self._go_on(self._admin, self._admin.request(call, trio.current_time()))
 
     def _tell_admin(self, value: object, *, is_text: bool) -> None:
         assert self._admin is not None
-        actions = self._admin.answered(value, trio.current_time(), is_text=is_text)
-        self._start(partial(self._perform, self._admin, actions))
+        self._go_on(self._admin, self._admin.answered(value, trio.current_time(), is_text=is_text))
 
-    def _start(self, task: Callable[[], Awaitable[object]]) -> None:
-        """Run something that waits, while packets go on being handled."""
+    def _go_on(self, admin: AdminLogin[_AdminCall], actions: list[Action]) -> None:
+        """Do what the login wants, while packets go on being handled; deny what waits when time is up."""
         assert self._nursery is not None
-        if self._tasks >= _MOST_TASKS:
-            self.send_error("", f"RuntimeError: {_MOST_TASKS} requests to the manager are being answered")
-            return
         self._tasks += 1
 
         async def run() -> None:
             try:
-                await task()
+                await self._perform(admin, actions)
             except _Ends:
                 self._scope.cancel(reason="the login was wrong")
             finally:
                 self._tasks -= 1
-                self.manager.uncork()
+            deadline = admin.deadline
+            if deadline is not None:
+                await trio.sleep_until(deadline)
+                if admin.deadline == deadline:
+                    await self._perform(admin, admin.timed_out(trio.current_time()))
 
         self._nursery.start_soon(run)
 
@@ -537,9 +549,9 @@ class PeerSession:
             case Connected(_, login):
                 self._login = login
             case Grant(request):
-                await request()
-            case Deny(_, error):
-                self.send_error("", error.message)
+                await request.run()
+            case Deny(request, error):
+                self.send_error(request.uid, error.message)
             case Reject(error):
                 self.send_error("", error.message)
                 raise _Ends

@@ -92,6 +92,8 @@ def test_link_is_for_the_manager(line: str, service: str) -> None:
         ("'Basic Math' add 1 2", request("Basic Math", "add", 1, 2)),
         ('"Echo"echo 1', request("Echo", "echo", 1)),
         ('Echo "echo" 1', request("Echo", "echo", 1)),
+        ('Echo "echo it" "a b"', request("Echo", "echo", "it", "a b")),
+        ("Echo 'echo x=1'", request("Echo", "echo", x=1)),
         ('"A B" c d=1', request("A B", "c", d=1)),
         ('A"B" c', request("AB", "c")),
         ('"  Echo " echo', request("Echo", "echo")),

@@ -102,7 +102,7 @@ class Codec:
             return _decode(text)
         except RecursionError:
             raise TooDeep from None
-        except ValueError:
+        except (msgspec.DecodeError, ValueError):  # the one is the other since msgspec 0.21
             pass
         try:
             return _decode_exactly(text if isinstance(text, str) else str(text, "utf-8"))

@@ -279,16 +279,12 @@ class Nesting(_Pieces):
             b"".join(map(_OUTER_BEGINNINGS.__getitem__, outer)) + _BEGINNINGS[inner, self._follows_value]
         )
         judged = beginning + text + end
-        try:
-            _judge(judged)
-            return
-        except (ValueError, RecursionError):
-            pass
-        try:
-            _judge(_without_words(judged))
-            return
-        except (ValueError, RecursionError):
-            pass
+        for candidate in (judged, _without_words(judged)):
+            try:
+                _judge(candidate)
+                return
+            except (msgspec.DecodeError, RecursionError):
+                pass
         try:
             _judge_exactly(judged.decode("latin-1"))
         except RecursionError:

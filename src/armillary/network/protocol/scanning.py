@@ -511,7 +511,7 @@ def _scan_ordinary_line(line: bytes, stream: bool) -> Envelope | None:
         return None
     try:
         keys = _read_keys(line)
-    except (ValueError, RecursionError):
+    except (msgspec.DecodeError, ValueError, RecursionError):
         return None
     service = None if keys.service is _UNSET else keys.service
     attribute = None if keys.attribute is _UNSET else keys.attribute

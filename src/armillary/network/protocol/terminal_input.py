@@ -92,7 +92,11 @@ def _parse_request(line: str) -> dict[str, Any] | None:
     else:
         service, rest = _first_word(line)
     service = service.replace('"', "").strip()
-    attribute, rest = _first_word(rest.strip())
+    rest = rest.lstrip()
+    if rest.startswith('"'):
+        # No attribute has blanks in its name, so that these quotes mean nothing.
+        rest = rest[1:].replace('"', " ", 1)
+    attribute, rest = _first_word(rest)
     attribute = attribute.replace('"', "")
     if not service or not attribute:
         return None
