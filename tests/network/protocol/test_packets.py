@@ -264,16 +264,16 @@ def test_what_is_left_out_is_nothing(packet: dict[str, object], found: object) -
 @pytest.mark.parametrize(
     ("packet", "text"),
     [
-        ([1], "expected an object as a packet, got list"),
-        (None, "expected an object as a packet, got NoneType"),
+        ([1], "expected an object as a packet, got an array"),
+        (None, "expected an object as a packet, got null"),
         ({}, "expected the key 'attribute' in a packet, got none"),
-        ({"attribute": 5}, "expected str as 'attribute', got int"),
-        ({"attribute": "x", "args": {}}, "expected list as 'args', got dict"),
-        ({"attribute": "x", "kwargs": []}, "expected dict as 'kwargs', got list"),
-        ({"attribute": "x", "requester": 5}, "expected str as 'requester', got int"),
-        ({"attribute": "x", "service": 5}, "expected str as 'service', got int"),
-        ({"result": 1, "uid": 5}, "expected a string as 'uid', got int"),
-        ({"result": 1, "requester": 5}, "expected str as 'requester', got int"),
+        ({"attribute": 5}, "expected a string as 'attribute', got a number"),
+        ({"attribute": "x", "args": {}}, "expected an array as 'args', got an object"),
+        ({"attribute": "x", "kwargs": []}, "expected an object as 'kwargs', got an array"),
+        ({"attribute": "x", "requester": 5}, "expected a string as 'requester', got a number"),
+        ({"attribute": "x", "service": 5}, "expected a string as 'service', got a number"),
+        ({"result": 1, "uid": 5}, "expected a string as 'uid', got a number"),
+        ({"result": 1, "requester": 5}, "expected a string as 'requester', got a number"),
         ({"result": 1, "uid": "notification"},
          "expected [args, kwargs] as the result of a notification, got something else"),
         ({"result": [[], {}, 1], "uid": "notification"},
@@ -293,7 +293,7 @@ def test_an_error_carries_the_uid_back() -> None:
     with pytest.raises(PacketError) as caught:
         typed({"attribute": "x", "args": 5, "uid": "u-1"})
     assert caught.value.uid == "u-1"
-    assert caught.value.message == "ValueError: expected list as 'args', got int"
+    assert caught.value.message == "ValueError: expected an array as 'args', got a number"
 
 
 def test_any_codec_may_write_packets() -> None:

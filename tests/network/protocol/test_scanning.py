@@ -271,7 +271,7 @@ def test_the_first_rule_that_fits_decides(keys: dict[str, object], kind: Kind) -
          "expected another uid for a request than 'notification', which is reserved"),
         (b'{"service": 5, "attribute": "b"}', "expected a string as 'service', got a number"),
         (b'{"service": "a", "attribute": ["b"]}',
-         "expected a string as 'attribute', got an array or an object"),
+         "expected a string as 'attribute', got an array"),
         (b'{"service": "a", "attribute": "b", "uid": true}', "expected a string as 'uid', got a boolean"),
         (b'{"result": 1, "requester": 1.5}', "expected a string as 'requester', got a number"),
         (b'{"result": 1, "error": "no"}', "expected true or false as 'error', got a string"),

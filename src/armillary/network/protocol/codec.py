@@ -18,7 +18,18 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["MAX_DEPTH", "STANDARD", "Codec", "Foreign", "Path", "Plain", "TooDeep", "path_keys", "quick_text"]
+__all__ = [
+    "MAX_DEPTH",
+    "STANDARD",
+    "Codec",
+    "Foreign",
+    "Path",
+    "Plain",
+    "TooDeep",
+    "json_type",
+    "path_keys",
+    "quick_text",
+]
 
 MAX_DEPTH = 256
 """Arrays and objects inside each other, the outermost included.
@@ -285,6 +296,22 @@ def _json_key(key: object) -> str:
     (text,) = json.loads(_encode_exactly({key: 0}))
     assert isinstance(text, str)
     return text
+
+
+def json_type(value: object) -> str:
+    """What JSON calls a value."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a boolean"
+        case str():
+            return "a string"
+        case list():
+            return "an array"
+        case dict():
+            return "an object"
+    return "a number"
 
 
 STANDARD = Codec()

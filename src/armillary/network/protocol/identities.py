@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from .codec import json_type
 from .features import announced, announcement
 
 __all__ = [
@@ -53,7 +54,7 @@ class Identity:
             ValueError: the name cannot be used.
         """
         if not isinstance(answer, dict):
-            raise TypeError(f"expected an object as the identity, got {_json_type(answer)}")
+            raise TypeError(f"expected an object as the identity, got {json_type(answer)}")
         said = _string(answer, "type")
         if (what := said.lower()) not in ("client", "service"):
             raise TypeError(f'Unknown connection type {said!r}. Must be "client" or "service"')
@@ -166,7 +167,7 @@ def _name(answer: dict[str, Any]) -> str:
 def _string(answer: dict[str, Any], key: str) -> str:
     value = answer[key]
     if not isinstance(value, str):
-        raise TypeError(f"expected a string as the {key} of an identity, got {_json_type(value)}")
+        raise TypeError(f"expected a string as the {key} of an identity, got {json_type(value)}")
     return value
 
 
@@ -178,7 +179,7 @@ def _description(answer: dict[str, Any], key: str) -> str:
 def _attributes(answer: dict[str, Any]) -> dict[str, object]:
     attributes = answer["attributes"]
     if not isinstance(attributes, dict):
-        raise TypeError(f"expected an object as the attributes of a service, got {_json_type(attributes)}")
+        raise TypeError(f"expected an object as the attributes of a service, got {json_type(attributes)}")
     return attributes
 
 
@@ -192,17 +193,3 @@ def _max_clients(answer: dict[str, Any]) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"expected a whole number as the max_clients of a service, got {value!r}")
     return value if value > 0 else -1
-
-
-def _json_type(value: object) -> str:
-    """What JSON calls the type of a value."""
-    if value is None:
-        return "null"
-    names: dict[type, str] = {
-        bool: "a boolean",
-        int: "a number",
-        float: "a number",
-        str: "a string",
-        list: "an array",
-    }
-    return names.get(type(value), "an object")

@@ -25,7 +25,7 @@ from typing import Any
 
 import msgspec
 
-from .codec import STANDARD, Codec
+from .codec import STANDARD, Codec, json_type
 from .features import announcement
 
 __all__ = [
@@ -305,10 +305,10 @@ def typed(packet: object) -> Request | Reply | Failure | Notification:
         PacketError: it is no packet.
     """
     if not isinstance(packet, dict):
-        raise PacketError(f"expected an object as a packet, got {type(packet).__name__}")
+        raise PacketError(f"expected an object as a packet, got {json_type(packet)}")
     uid = packet.get("uid", "")
     if not isinstance(uid, str):
-        raise PacketError(f"expected a string as 'uid', got {type(uid).__name__}")
+        raise PacketError(f"expected a string as 'uid', got {json_type(uid)}")
     if packet.get("error") is True:
         return _failure(packet, uid)
     if "result" not in packet:
@@ -354,6 +354,7 @@ def _name(packet: dict[str, Any], key: str, uid: str) -> str | None:
 
 
 _NOTHING = object()
+_EXPECTED: dict[type, str] = {str: "a string", list: "an array", dict: "an object"}
 
 
 def _value(packet: dict[str, Any], key: str, kind: type, uid: str, default: Any = _NOTHING) -> Any:
@@ -361,5 +362,5 @@ def _value(packet: dict[str, Any], key: str, kind: type, uid: str, default: Any 
     if value is _NOTHING:
         raise PacketError(f"expected the key {key!r} in a packet, got none", uid=uid)
     if not isinstance(value, kind):
-        raise PacketError(f"expected {kind.__name__} as {key!r}, got {type(value).__name__}", uid=uid)
+        raise PacketError(f"expected {_EXPECTED[kind]} as {key!r}, got {json_type(value)}", uid=uid)
     return value
