@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import logging
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -463,6 +464,48 @@ def test_handlers_stay_methods(host: Host) -> None:
     run(host, main)
 
 
+class Earlier(Plain):
+    """Its annotations are strings, as everywhere in this module; one names a class that comes later."""
+
+    async def request_fork(
+        self, ctx: RequestContext, fork: Fork, count: int | None = None
+    ) -> tuple[Any, ...]:
+        """Reply with what it got."""
+        assert isinstance(fork, Fork)
+        return (fork, -1 if count is None else count)
+
+
+class Wrong(Plain):
+    """Names something that does not exist."""
+
+    async def request_x(self, ctx: RequestContext, a: Nothing) -> None:  # type: ignore[name-defined]  # noqa: F821
+        """Do it."""
+
+
+class Fork(enum.Enum):
+    LEFT = 1
+    RIGHT = 2
+
+
+def test_annotations_that_are_strings(host: Host) -> None:
+    """They are looked up where the class was written, at the latest when a server is made."""
+
+    async def main() -> None:
+        async with served(Earlier()) as clients:
+            client = await clients.dial()
+            assert await client.ask(b"?fork left\n?fork right 5\n") == [
+                b"!fork ok left -1\n",
+                b"!fork ok right 5\n",
+            ]
+            assert await client.ask(b"?fork up\n") == [
+                b"!fork fail b'up'\\_is\\_not\\_a\\_valid\\_value\\_for\\_Fork\n"
+            ]
+        with pytest.raises(NameError, match="Nothing"):
+            Wrong()
+
+    run(host, main)
+
+
 def test_classes_that_are_refused_when_made() -> None:
     """A handler without a docstring, with too few parameters, with a type that has no KATCP type."""
     with pytest.raises(TypeError, match=r"^request_x must have a docstring$"):
@@ -526,6 +569,45 @@ def test_versions_are_required(host: Host) -> None:
         ):
             with pytest.raises(TypeError, match=rf"^{kind.__name__} does not define {missing}$"):
                 kind("127.0.0.1", 0)
+
+    run(host, main)
+
+
+class Crowded(Plain):
+    """Has attributes of its own, with names that anybody would choose."""
+
+    NAMES: ClassVar[list[str]] = [
+        *["_device", "_guest", "_handlers", "_host", "_limit", "_limits", "_lock", "_loop", "_max_pending"],
+        *["_native", "_port", "_requests", "_run", "_samplers", "_sensors", "_serve", "_server"],
+        *["_service_tasks", "_session", "_sessions", "_start", "_state", "_stop", "_stopped", "_stopping"],
+        *["_task", "_tasks", "_clients", "_failure", "_closed", "_queue", "guest", "device", "clients"],
+        *["handlers", "session", "state", "stopped", "task", "tasks", "queue", "lock", "session_count"],
+    ]
+
+    def __init__(self) -> None:
+        for name in self.NAMES:
+            setattr(self, name, name)
+        super().__init__()
+        for name in self.NAMES:
+            assert getattr(self, name) == name
+            setattr(self, name, name)
+
+
+def test_attributes_of_subclasses(host: Host) -> None:
+    """A subclass may call its own attributes as it likes: nothing of the server's is hit."""
+
+    async def main() -> None:
+        server = Crowded()
+        async with served(server) as clients:
+            client = await clients.dial()
+            assert await client.ask(b"?sensor-sampling counter event\n") == [
+                STATUS % 3,
+                b"!sensor-sampling ok counter event\n",
+            ]
+            server.add_service_task(asyncio.create_task(asyncio.sleep(60)))
+            server.mass_inform("news")
+            assert await client.line() == b"#news\n"
+        assert [getattr(server, name) for name in Crowded.NAMES] == Crowded.NAMES
 
     run(host, main)
 

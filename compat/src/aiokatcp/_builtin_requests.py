@@ -33,12 +33,6 @@ class BuiltinRequests:
     Where none of them is overridden, armillary answers in its own way, and these methods are not called.
     """
 
-    async def _native(self, request: Callable[..., Any], ctx: RequestContext, *arguments: Any) -> Any:
-        """Let armillary answer: for methods that an override calls."""
-        if inspect.iscoroutinefunction(request):
-            return await call_trio(request, _server(self)._device, ctx, *arguments)
-        return request(_server(self)._device, ctx, *arguments)
-
     @_is_native
     async def request_help(self, ctx: RequestContext, name: str | None = None) -> None:
         """List the requests that this server answers, or describe one of them.
@@ -46,7 +40,7 @@ class BuiltinRequests:
         Without an argument, one inform for each request with its name and what it does in a line; with the
         name of a request, one inform with all that is known of it.
         """
-        await self._native(StandardRequests.request_help, ctx, name)
+        await _answer(self, StandardRequests.request_help, ctx, name)
 
     @_is_native
     async def request_halt(self, ctx: RequestContext) -> None:
@@ -65,13 +59,13 @@ class BuiltinRequests:
     @_is_native
     async def request_sensor_list(self, ctx: RequestContext, name: str | None = None) -> int:
         """Describe the sensors: all, the one of that name, or those whose name matches /regex/."""
-        count: int = await self._native(StandardRequests.request_sensor_list, ctx, name)
+        count: int = await _answer(self, StandardRequests.request_sensor_list, ctx, name)
         return count
 
     @_is_native
     async def request_sensor_value(self, ctx: RequestContext, name: str | None = None) -> None:
         """Read the sensors: all, the one of that name, or those whose name matches /regex/."""
-        ctx.reply("ok", await self._native(StandardRequests.request_sensor_value, ctx, name))
+        ctx.reply("ok", await _answer(self, StandardRequests.request_sensor_value, ctx, name))
 
     @_is_native
     async def request_sensor_sampling(
@@ -88,21 +82,31 @@ class BuiltinRequests:
         list of names, of which all or none are set.
         """
         word = None if strategy is None else encode(strategy)
-        _, used, *parameters = await self._native(
-            StandardRequests.request_sensor_sampling, ctx, name, word, *args
+        _, used, *parameters = await _answer(
+            self, StandardRequests.request_sensor_sampling, ctx, name, word, *args
         )
         return (name, decode(SensorSampler.Strategy, used), *parameters)
 
     @_is_native
     async def request_client_list(self, ctx: RequestContext) -> None:
         """List the addresses of the connected clients."""
-        await self._native(StandardRequests.request_client_list, ctx)
+        await _answer(self, StandardRequests.request_client_list, ctx)
 
     @_is_native
     async def request_log_level(self, ctx: RequestContext, level: LogLevel | None = None) -> LogLevel:
         """Query or set the least level of log informs, for all clients."""
-        current: LogLevel = await self._native(StandardRequests.request_log_level, ctx, level)
+        current: LogLevel = await _answer(self, StandardRequests.request_log_level, ctx, level)
         return current
+
+
+async def _answer(
+    requests: BuiltinRequests, request: Callable[..., Any], ctx: RequestContext, *arguments: Any
+) -> Any:
+    """Let armillary answer: for methods that an override calls."""
+    device = _server(requests)._katcp_device
+    if inspect.iscoroutinefunction(request):
+        return await call_trio(request, device, ctx, *arguments)
+    return request(device, ctx, *arguments)
 
 
 def _server(requests: BuiltinRequests) -> DeviceServer:

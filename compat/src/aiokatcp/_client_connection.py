@@ -31,7 +31,7 @@ class ClientConnection(Connection["DeviceServer"]):
     def __init__(self, owner: DeviceServer, limit: int) -> None:
         super().__init__(owner, True, limit)
         self._samplers_lock: asyncio.Lock | None = None
-        guest = owner.guest
+        guest = owner._katcp_guest
         if guest is not None:
             self._stream = ClientStream(guest, self)
 

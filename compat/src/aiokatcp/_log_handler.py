@@ -28,7 +28,7 @@ class LogHandler(NativeLogHandler):
 
     def __init__(self, server: DeviceServer) -> None:
         self._server = server
-        super().__init__(server._device)
+        super().__init__(server._katcp_device)
 
     def _attach(self) -> None:
         pass  # the server knows its loop

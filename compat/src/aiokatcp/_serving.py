@@ -193,7 +193,7 @@ class FacadeSession(Session):
         self.outbox.bound = self.owner.max_backlog
         self.samplers = ConnectionSamplers(connection)
         self.logger = connection.logger  # type: ignore[assignment]
-        self._is_hooked = self.owner.hooks_messages
+        self._is_hooked = self.owner._katcp_hooks_messages
         self._stream = stream
         self._sent_before = -1
         self.latest: CoroutineType[Any, Any, Any] | None = None
@@ -207,7 +207,7 @@ class FacadeSession(Session):
     def answer_message(self, message: Message) -> None:
         """Answer a message: what ``handle_message`` of the server does."""
         wire = WireMessage(message.mtype, message.name.encode("ascii"), message.mid, message.arguments)
-        handler = self.owner.task_handlers.get(wire.name)
+        handler = self.owner._katcp_handlers.get(wire.name)
         suspended = self._call(wire, handler) if wire.mtype is Message.Type.REQUEST else None
         assert suspended is None, "every handler is a task of its own"
 
@@ -260,7 +260,7 @@ class FacadeSession(Session):
             connection.logger.debug("Received message %r", bytes(message))
         if not self._is_hooked:
             if message.name in _NATIVE_NAMES and message.mtype is Message.Type.REQUEST and self.has_unstarted:
-                return self._call(message, self.owner.task_handlers[message.name])
+                return self._call(message, self.owner._katcp_handlers[message.name])
             return super()._dispatch(message)
         try:
             self.owner.handle_message(connection, Message.from_wire(message))

@@ -34,12 +34,12 @@ logger = logging.getLogger(__name__)
 class _Run:
     """One start of a server: what it holds until its stop."""
 
-    def __init__(self, server: DeviceServer, guest: Guest) -> None:
+    def __init__(self, server: DeviceServer, guest: Guest, limits: Limits) -> None:
         self.guest = guest
         self.hold: Hold = guest.hold()
         self.listener = HostListener()
         self._is_up: asyncio.Future[None] = server.loop.create_future()
-        self.task: GuestTask[None] = guest.start_soon(self._serve, server, name=f"serve {server!r}")
+        self.task: GuestTask[None] = guest.start_soon(self._serve, server, limits, name=f"serve {server!r}")
 
     async def wait_up(self) -> None:
         """Wait until clients are served. Raises what keeps them from it."""
@@ -47,11 +47,12 @@ class _Run:
         if self.task.future.done():
             await self.task.wait()
 
-    async def _serve(self, server: DeviceServer) -> None:
+    async def _serve(self, server: DeviceServer, limits: Limits) -> None:
         self._is_up.set_result(None)
-        limits = server._limits()
         try:
-            await FacadeServer.serve(server._device, [self.listener], limits, 0.0, trio.TASK_STATUS_IGNORED)
+            await FacadeServer.serve(
+                server._katcp_device, [self.listener], limits, 0.0, trio.TASK_STATUS_IGNORED
+            )
         finally:
             # Mostly it is closed by now. But a loop may end without a stop of the servers on it.
             if server.server is not None:
@@ -76,6 +77,7 @@ class DeviceServer(BuiltinRequests):
     Raises:
         TypeError: `VERSION` or `BUILD_STATE` is not defined.
         ValueError: `limit` or `max_pending` is below 1.
+        NameError: an annotation of a request's method names something that does not exist.
     """
 
     VERSION: ClassVar[str]
@@ -83,17 +85,29 @@ class DeviceServer(BuiltinRequests):
     BUILD_STATE: ClassVar[str]
     """Name and version of the software."""
 
-    _handlers: ClassVar[dict[bytes, RequestHandler]]
-    task_handlers: ClassVar[dict[bytes, RequestHandler]]
+    _katcp_native_handlers: ClassVar[dict[bytes, RequestHandler]]
+    _katcp_handlers: ClassVar[dict[bytes, RequestHandler]]
     """The requests by wire name, each answered by a task."""
-    hooks_messages: ClassVar[bool] = False
+    _katcp_hooks_messages: ClassVar[bool] = False
     """Whether the class overrides `handle_message`."""
+    __is_compiled: ClassVar[bool] = True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.hooks_messages = cls.handle_message is not DeviceServer.handle_message
-        cls.task_handlers = compile_requests(cls, {})
-        cls._handlers = cls.task_handlers if cls.hooks_messages else compile_requests(cls, NATIVE_REQUESTS)
+        cls._katcp_hooks_messages = cls.handle_message is not DeviceServer.handle_message
+        try:
+            cls.__compile_requests()
+        except NameError:
+            # An annotation may name a class that is defined further down; look again when one is made.
+            cls.__is_compiled = False
+
+    @classmethod
+    def __compile_requests(cls) -> None:
+        cls._katcp_handlers = compile_requests(cls, {})
+        cls._katcp_native_handlers = (
+            cls._katcp_handlers if cls._katcp_hooks_messages else compile_requests(cls, NATIVE_REQUESTS)
+        )
+        cls.__is_compiled = True
 
     def __init__(
         self,
@@ -108,47 +122,50 @@ class DeviceServer(BuiltinRequests):
         for kind in ("VERSION", "BUILD_STATE"):
             if not getattr(self, kind, None):
                 raise TypeError(f"{type(self).__name__} does not define {kind}")
+        # Two underscores or a prefix: subclasses have private attributes of their own.
+        if not self.__is_compiled:
+            self.__compile_requests()
         self.loop = asyncio.get_event_loop() if loop is None else loop
         """The loop that the server runs on."""
         self.server: asyncio.AbstractServer | None = None
         """What listens, while the server runs."""
-        self._host = host
-        self._port = port
-        self._limit = limit
-        self._max_pending = max_pending
-        self._max_backlog = 2 * limit if max_backlog is None else max_backlog
-        self._limits()  # checked here, where whoever chose them is told
-        self._device = FacadeDevice(self, self._handlers)
+        self.__host = host
+        self.__port = port
+        self.__limit = limit
+        self.__max_pending = max_pending
+        self.__max_backlog = 2 * limit if max_backlog is None else max_backlog
+        self.__limits()  # checked here, where whoever chose them is told
+        self._katcp_device = FacadeDevice(self, self._katcp_native_handlers)
         self._connections: set[ClientConnection] = set()
-        self._service_tasks: list[asyncio.Task[Any]] = []
+        self.__service_tasks: list[asyncio.Task[Any]] = []
         # Held while the server starts, and while it stops.
-        self._changing = asyncio.Lock()
-        self._run: _Run | None = None
-        self._stopping: asyncio.Task[None] | None = None
-        self._is_cancelling = False
-        self._stopped = asyncio.Event()
-        self._failure: Exception | None = None
+        self.__changing = asyncio.Lock()
+        self.__run: _Run | None = None
+        self.__stopping: asyncio.Task[None] | None = None
+        self.__is_cancelling = False
+        self.__stopped = asyncio.Event()
+        self.__failure: Exception | None = None
 
-    def _limits(self) -> Limits:
+    def __limits(self) -> Limits:
         # No limit for one client, which would cost it its place in the queue.
-        return Limits.of(self._limit, self._max_pending, self._max_pending + 1, max(1, self._max_backlog))
+        return Limits.of(self.__limit, self.__max_pending, self.__max_pending + 1, max(1, self.__max_backlog))
 
     # -- what it is ---------------------------------------------------------------------------------------
 
     @property
     def sensors(self) -> SensorSet:
         """The device's sensors."""
-        return self._device.sensors
+        return self._katcp_device.sensors
 
     @property
     def max_backlog(self) -> int:
         """Bytes that a client may leave unread before an inform costs it its connection."""
-        return self._max_backlog
+        return self.__max_backlog
 
     @max_backlog.setter
     def max_backlog(self, value: int) -> None:
-        self._max_backlog = value
-        for session in self._device.sessions:
+        self.__max_backlog = value
+        for session in self._katcp_device.sessions:
             session.outbox.bound = value
 
     @property
@@ -159,12 +176,12 @@ class DeviceServer(BuiltinRequests):
     @property
     def service_tasks(self) -> tuple[asyncio.Task[Any], ...]:
         """The tasks that run as part of the server."""
-        return tuple(self._service_tasks)
+        return tuple(self.__service_tasks)
 
     @property
-    def guest(self) -> Guest | None:
+    def _katcp_guest(self) -> Guest | None:
         """The trio run that serves the clients, while the server runs."""
-        return None if self._run is None else self._run.guest
+        return None if self.__run is None else self.__run.guest
 
     # -- its life -----------------------------------------------------------------------------------------
 
@@ -177,28 +194,28 @@ class DeviceServer(BuiltinRequests):
         """
         if asyncio.get_running_loop() is not self.loop:
             raise RuntimeError("expected to be started on the loop that the server was made for")
-        async with self._changing:
-            if self._run is not None:
+        async with self.__changing:
+            if self.__run is not None:
                 raise RuntimeError("Server is already running")
-            run = self._run = _Run(self, Guest.of(self.loop))
+            run = self.__run = _Run(self, Guest.of(self.loop), self.__limits())
             try:
                 # In two steps, because a cancellation must not lose sight of sockets that listen already.
                 self.server = await self.loop.create_server(
-                    partial(ClientConnection, self, self._limit),
-                    self._host,
-                    self._port,
+                    partial(ClientConnection, self, self.__limit),
+                    self.__host,
+                    self.__port,
                     start_serving=False,
                 )
                 await run.wait_up()
                 await self.server.start_serving()
             except BaseException:
-                self._run = None
-                await self._end_run(run, 0.0)  # noqa: ASYNC102 - asyncio: cancelled once, not for ever
+                self.__run = None
+                await self.__end_run(run, 0.0)  # noqa: ASYNC102 - asyncio: cancelled once, not for ever
                 raise
-            self._stopped.clear()
-            self._failure = None
-        if any(task.done() for task in self._service_tasks):  # it failed before there was a server to halt
-            self._halt_for_service_task()
+            self.__stopped.clear()
+            self.__failure = None
+        if any(task.done() for task in self.__service_tasks):  # it failed before there was a server to halt
+            self.__halt_for_service_task()
 
     def halt(self, cancel: bool = True) -> asyncio.Task[None]:
         """Begin to stop, and return the task that does it.
@@ -207,13 +224,13 @@ class DeviceServer(BuiltinRequests):
             cancel: whether requests in progress are cancelled, or may finish. They are cancelled if any call
                 says so.
         """
-        if self._stopping is None or self._stopping.done():
-            self._is_cancelling = cancel
-            self._stopping = self.loop.create_task(self._stop())
-        elif cancel and not self._is_cancelling:
-            self._is_cancelling = True
-            self._device.halt(drain=0.0)
-        return self._stopping
+        if self.__stopping is None or self.__stopping.done():
+            self.__is_cancelling = cancel
+            self.__stopping = self.loop.create_task(self.__stop())
+        elif cancel and not self.__is_cancelling:
+            self.__is_cancelling = True
+            self._katcp_device.halt(drain=0.0)
+        return self.__stopping
 
     async def stop(self, cancel: bool = True) -> None:
         """Stop, and wait until it is done. Harmless if the server is not running.
@@ -235,44 +252,44 @@ class DeviceServer(BuiltinRequests):
         Raises:
             Exception: what `on_stop` or a service task raised.
         """
-        await self._stopped.wait()
-        if self._stopping is not None:
-            _look_at(self._stopping)  # who joins has heard of it
-        if self._failure is not None:
-            raise self._failure
+        await self.__stopped.wait()
+        if self.__stopping is not None:
+            _look_at(self.__stopping)  # who joins has heard of it
+        if self.__failure is not None:
+            raise self.__failure
 
     async def on_stop(self) -> None:
         """What a subclass does at the end: when clients and requests are gone, before service tasks end."""
 
-    async def _stop(self) -> None:
-        async with self._changing:
-            run, self._run = self._run, None
+    async def __stop(self) -> None:
+        async with self.__changing:
+            run, self.__run = self.__run, None
             try:
                 if run is not None:
-                    await self._stop_running(run)
+                    await self.__stop_running(run)
             finally:
-                self._stopped.set()
+                self.__stopped.set()
 
-    async def _stop_running(self, run: _Run) -> None:
+    async def __stop_running(self, run: _Run) -> None:
         try:
-            await self._end_run(run, 0.0 if self._is_cancelling else math.inf)
+            await self.__end_run(run, 0.0 if self.__is_cancelling else math.inf)
             await self.on_stop()
         except Exception as error:
-            self._failure = error
+            self.__failure = error
             raise
         finally:
-            await self._end_service_tasks()  # noqa: ASYNC102 - as above
-        if self._failure is not None:
-            raise self._failure
+            await self.__end_service_tasks()  # noqa: ASYNC102 - as above
+        if self.__failure is not None:
+            raise self.__failure
 
-    async def _end_run(self, run: _Run, drain: float) -> None:
+    async def __end_run(self, run: _Run, drain: float) -> None:
         """Disconnect the clients, and wait until nothing of them is left."""
         server, self.server = self.server, None
         if server is not None:
             server.close()
-        self._device.halt(drain=drain)
+        self._katcp_device.halt(drain=drain)
         try:
-            if self._device.servers:
+            if self._katcp_device.servers:
                 await run.task.wait()
             else:  # it has not even begun to serve
                 run.task.cancel("the server could not start")
@@ -287,32 +304,32 @@ class DeviceServer(BuiltinRequests):
 
         If it raises (other than a cancellation), the server halts, and `stop` or `join` raises the same.
         """
-        self._service_tasks.append(task)
-        task.add_done_callback(self._service_task_done)
+        self.__service_tasks.append(task)
+        task.add_done_callback(self.__service_task_done)
 
-    def _service_task_done(self, task: asyncio.Task[Any]) -> None:
+    def __service_task_done(self, task: asyncio.Task[Any]) -> None:
         if task.cancelled() or task.exception() is None:
-            if task in self._service_tasks:
-                self._service_tasks.remove(task)
+            if task in self.__service_tasks:
+                self.__service_tasks.remove(task)
             return
         error = task.exception()
         logger.warning("Halting the server because task %r raised %s", task.get_name(), error, exc_info=error)
-        if self._run is not None:
-            self._halt_for_service_task()
+        if self.__run is not None:
+            self.__halt_for_service_task()
 
-    def _halt_for_service_task(self) -> None:
+    def __halt_for_service_task(self) -> None:
         self.halt().add_done_callback(_look_at)
 
-    async def _end_service_tasks(self) -> None:
+    async def __end_service_tasks(self) -> None:
         """Cancel the service tasks, wait for them, and keep what the first of them raised."""
-        tasks, self._service_tasks = self._service_tasks, []
+        tasks, self.__service_tasks = self.__service_tasks, []
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
         for task in tasks:
-            if not task.cancelled() and self._failure is None:
-                self._failure = cast("Exception | None", task.exception())
+            if not task.cancelled() and self.__failure is None:
+                self.__failure = cast("Exception | None", task.exception())
 
     # -- informs and messages -----------------------------------------------------------------------------
 
@@ -323,11 +340,11 @@ class DeviceServer(BuiltinRequests):
             ValueError: the name is outside its grammar.
             TypeError: an argument has no KATCP type; nothing was sent.
         """
-        self._device.mass_inform(name, *args)
+        self._katcp_device.mass_inform(name, *args)
 
     def send_version_info(self, ctx: RequestContext, *, send_reply: bool = True) -> None:
         """Send the informs that a client gets when it connects, and as the answer to ``?version-list``."""
-        ctx.informs(version_informs(self._device), send_reply=send_reply)
+        ctx.informs(version_informs(self._katcp_device), send_reply=send_reply)
 
     async def unhandled_request(self, ctx: RequestContext, req: Message) -> None:
         """Answer a request that has no handler."""
@@ -338,11 +355,11 @@ class DeviceServer(BuiltinRequests):
         conn.session.answer_message(msg)
 
     def _connection_made(self, conn: ClientConnection) -> None:
-        if self._run is None or conn._stream is None:
+        if self.__run is None or conn._stream is None:
             conn.abort()
             return
         self._connections.add(conn)
-        self._run.listener.deliver(conn._stream)
+        self.__run.listener.deliver(conn._stream)
 
     def _connection_lost(self, conn: ClientConnection, exc: Exception | None) -> None:
         self._connections.discard(conn)
@@ -353,8 +370,8 @@ class DeviceServer(BuiltinRequests):
     LogHandler = LogHandler
 
 
-DeviceServer.task_handlers = compile_requests(DeviceServer, {})
-DeviceServer._handlers = compile_requests(DeviceServer, NATIVE_REQUESTS)
+DeviceServer._katcp_handlers = compile_requests(DeviceServer, {})
+DeviceServer._katcp_native_handlers = compile_requests(DeviceServer, NATIVE_REQUESTS)
 
 
 def _look_at(task: asyncio.Task[Any]) -> None:
