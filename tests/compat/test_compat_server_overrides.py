@@ -275,6 +275,7 @@ class Hooked(Plain):
     def __init__(self) -> None:
         super().__init__()
         self.seen: list[Message] = []
+        self.postponed = 0
 
     def handle_message(self, conn: ClientConnection, msg: Message) -> None:
         assert isinstance(conn, ClientConnection)
@@ -299,6 +300,7 @@ class Hooked(Plain):
 
     async def request_postponed(self, ctx: RequestContext) -> None:
         """Reply."""
+        self.postponed += 1
 
 
 def test_an_overridden_handle_message(host: Host, caplog: pytest.LogCaptureFixture) -> None:
@@ -329,6 +331,26 @@ def test_an_overridden_handle_message(host: Host, caplog: pytest.LogCaptureFixtu
     assert record.getMessage().startswith("Exception in message handler [127.0.0.1:")
     assert record.exc_info is not None
     assert str(record.exc_info[1]) == "on purpose"
+
+
+@pytest.mark.parametrize("how", ["stop", "leave"])
+def test_a_message_that_is_handled_too_late(host: Host, how: str) -> None:
+    """When the server is stopping, or the client has gone, the base class does nothing with it."""
+
+    async def main() -> None:
+        server = Hooked()
+        async with served(server) as clients:
+            client = await clients.dial()
+            client.send(b"?postponed\n")
+            await until(lambda: server.seen)
+            if how == "stop":
+                await server.stop()
+            else:
+                client.reset()
+            await asyncio.sleep(0.05)
+            assert server.postponed == 0
+
+    run(host, main)
 
 
 class Adopting(Plain):

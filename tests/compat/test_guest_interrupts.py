@@ -29,12 +29,13 @@ pytestmark = pytest.mark.usefixtures("driver")
 @pytest.fixture(autouse=True)
 def python_handler() -> Iterator[None]:
     """Python's own handler is in place before each test, and after it."""
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    # What a shell starts in the background ignores interrupts.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, before)
 
 
 def press() -> None:

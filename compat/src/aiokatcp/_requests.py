@@ -109,7 +109,7 @@ def compile_requests(cls: type[DeviceServer], natives: dict[str, Native]) -> dic
             name=name,
             function=_in_task(name, function) if native is None else native,
             # armillary's own take a strategy as its bytes; those of the class decode what they get.
-            decode=list if native is None else compile_arguments(name, native, 2),
+            decode=_undecoded if native is None else compile_arguments(name, native, 2),
             may_suspend=inspect.iscoroutinefunction(native),
             needs_room=native is None or inspect.iscoroutinefunction(native),
             help=help_text,
@@ -122,10 +122,10 @@ def _in_task(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """Answer a request with a method of a server, as a task of the server's loop."""
     decode = compile_arguments(name, function, 2)
 
-    def start(device: Device, ctx: RequestContext, *arguments: bytes) -> Any:
+    def start(device: Device, ctx: RequestContext, arguments: list[bytes]) -> Any:
         server = ctx.session.connection.owner
         try:
-            values = decode(list(arguments))
+            values = decode(arguments)
         except FailReply as error:
             if not ctx.session.has_unstarted:
                 raise
@@ -133,6 +133,10 @@ def _in_task(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         return answer_in_task(server, ctx, function(server, ctx, *values))
 
     return start
+
+
+def _undecoded(arguments: list[bytes]) -> list[Any]:
+    return [arguments]
 
 
 async def _raise(error: Exception) -> None:

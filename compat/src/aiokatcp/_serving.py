@@ -110,12 +110,14 @@ class FacadeServer(NativeServer):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.logger = logging.getLogger("aiokatcp.server")
-        self.idle = trio.Event()
-        """Set when no request is in progress any more."""
 
     def make_session(self, stream: trio.abc.Stream) -> FacadeSession:
         assert isinstance(stream, ClientStream)
         return FacadeSession(self, stream, next(self.device.serials))
+
+    def halt(self, drain: float | None = None) -> None:
+        self._is_ending = True  # now, and not when the listener has been left
+        super().halt(drain)
 
     def _begin_drain(self) -> None:
         """Take no more requests; disconnect the clients when the running ones have ended.
@@ -125,27 +127,33 @@ class FacadeServer(NativeServer):
         self._is_ending = True
         for session in self.sessions:
             cast(FacadeSession, session).take_no_more()
+        if self._drain <= 0:
+            self._cancel_deferred()
         self.nursery.start_soon(self._end_sessions, trio.current_time() + self._drain)
 
     async def _end_sessions(self, deadline: float) -> None:
         try:
             with trio.CancelScope(deadline=deadline):
                 while self.turnstile.running:
-                    if self.idle.is_set():
-                        self.idle = trio.Event()
+                    idle = self.turnstile.idle
+                    if idle is None or idle.is_set():
+                        idle = self.turnstile.idle = trio.Event()
                     with trio.move_on_after(FAREWELL_TIMEOUT):
-                        await self.idle.wait()
+                        await idle.wait()
                         continue
                     for session in tuple(self.sessions):
                         cast(FacadeSession, session).abort_if_stuck()
         finally:
             # Shielded: who makes the answers is not a task of ours, and has to end before we do.
             with trio.CancelScope(shield=True):
-                for deferred in tuple(self.deferred):
-                    deferred.cancel()
+                self._cancel_deferred()
                 await self._wait_deferred()
             for session in tuple(self.sessions):
                 session.begin_drain("server shutting down", -math.inf)
+
+    def _cancel_deferred(self) -> None:
+        for deferred in tuple(self.deferred):
+            deferred.cancel()
 
 
 class ClientStream(HostStream):
@@ -205,7 +213,9 @@ class FacadeSession(Session):
         return RequestContext.of(self, message)
 
     def answer_message(self, message: Message) -> None:
-        """Answer a message: what ``handle_message`` of the server does."""
+        """Answer a message: what ``handle_message`` of the server does. Too late, it does nothing."""
+        if self._is_draining or self.gone.is_set():
+            return
         wire = WireMessage(message.mtype, message.name.encode("ascii"), message.mid, message.arguments)
         handler = self.owner._katcp_handlers.get(wire.name)
         suspended = self._call(wire, handler) if wire.mtype is Message.Type.REQUEST else None
@@ -267,12 +277,6 @@ class FacadeSession(Session):
         except Exception:
             connection.logger.exception("Exception in message handler")
         return None
-
-    def _request_done(self) -> None:
-        super()._request_done()
-        server = cast(FacadeServer, self.server)
-        if not server.turnstile.running:
-            server.idle.set()
 
     def _fail(self, ctx: RequestContext, error: Exception) -> None:  # type: ignore[override]
         if ctx.replied and isinstance(error, FailReply | InvalidReply):

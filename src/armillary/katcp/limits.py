@@ -67,6 +67,9 @@ class Turnstile:
         self.limit = limit
         self.running = 0
         self._waiting: deque[trio.Event] = deque()
+        self._is_reserved = False
+        self.idle: trio.Event | None = None
+        """Set when the last one leaves, if somebody has put an event here to wait for that."""
 
     @property
     def is_full(self) -> bool:
@@ -74,8 +77,8 @@ class Turnstile:
 
     @property
     def is_taken(self) -> bool:
-        """Whether who comes now has to queue: there is no room, or it is for those who queued before."""
-        return self.running >= self.limit or bool(self._waiting)
+        """Whether who comes now has to queue: there is no room, or it is for the one who waits longest."""
+        return self.running >= self.limit or self._is_reserved
 
     def statistics(self) -> PendingStatistics:
         """A look at it."""
@@ -89,6 +92,8 @@ class Turnstile:
         """Count one out, and wake who has waited longest."""
         self.running -= 1
         self._wake_first()
+        if not self.running and self.idle is not None:
+            self.idle.set()
 
     async def wait_room(self) -> None:
         """Wait until there is room; callers who use it enter before they wait for anything else.
@@ -101,10 +106,13 @@ class Turnstile:
         self._wake_first()
         try:
             await turn.wait()
-            while self.is_full:  # somebody who did not queue was quicker
+            while self.is_full:  # somebody who did not queue was quicker, which must not happen twice
+                self._is_reserved = True
                 turn = self._waiting[0] = trio.Event()
                 await turn.wait()
         finally:
+            if self._waiting[0] is turn:
+                self._is_reserved = False
             self._waiting.remove(turn)
             self._wake_first()
 

@@ -318,8 +318,7 @@ class Session:
                 if (self.pending >= most or turnstile.is_taken) and self._may_wait(unanswered[0]):
                     await self._wait_room()
                     outbox.cork()
-                    if not unanswered:  # a drain has begun meanwhile
-                        continue
+                    continue
                 suspended = self._dispatch(unanswered.popleft())
                 if suspended is not None:
                     outbox.flush()
@@ -393,10 +392,10 @@ class Session:
 
     async def _wait_room(self) -> None:
         self.outbox.flush()
-        while self.pending >= self._max_pending:
+        if self.pending >= self._max_pending:
             self._room = trio.Event()
             await self._room.wait()
-        if self._turnstile.is_taken:
+        else:
             await self._turnstile.wait_room()
 
     async def _client_closed(self) -> None:
