@@ -36,6 +36,7 @@ class WorkerThreads:
         self._is_announced = False
         self._unfinished = 0
         self._threads = 0
+        self._is_closing = False
         self._ended = trio.Event()
 
     @property
@@ -43,14 +44,25 @@ class WorkerThreads:
         """Functions that run or wait for a thread."""
         return self._unfinished
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a thread works, or is to end and has not yet."""
+        return self._unfinished > 0 or (self._is_closing and self._threads > 0)
+
     def run_soon(self, job: Job, done: Callable[[], object]) -> None:
-        """Run `job` in a thread, when there is one, and then `done` in the run. Neither may raise."""
+        """Run `job` in a thread, when there is one, and then `done` in the run. Neither may raise.
+
+        What comes when the threads are being closed is run nevertheless: it may be what cleans up.
+        """
         self._unfinished += 1
-        if self._unfinished > self._threads < self.most:
+        if self._is_closing or self._unfinished > self._threads < self.most:
             self._threads += 1
             # Daemonic, as trio's own are: a program that is told to end at once does.
             threading.Thread(target=self._work, name=f"{self._name}_{self._threads}", daemon=True).start()
         self._jobs.put((job, done))
+        if self._is_closing:
+            # The others may have been told to end before it came; then this thread is for it alone.
+            self._jobs.put(None)
 
     def from_thread(self, function: Callable[[], object]) -> None:
         """Have `function` called in the run, from any thread, without waiting for it. It may not raise.
@@ -64,6 +76,7 @@ class WorkerThreads:
 
     async def aclose(self) -> None:
         """Wait until every thread has ended, though the caller be cancelled: nothing can end them sooner."""
+        self._is_closing = True
         if self._threads:
             for _ in range(self._threads):
                 self._jobs.put(None)

@@ -9,8 +9,11 @@
 It speaks the protocol of MSL-Network 1.0, with peers of either kind on every side.
 """
 
-from .calls import current_request
+from armillary._runtime.dial import bound_ports
+
+from .calls import CurrentCall, current_call, current_request
 from .client import Client, open_client, open_client_on
+from .connection import PendingCall
 from .errors import (
     LinkRefused,
     LockLost,
@@ -22,16 +25,21 @@ from .errors import (
 )
 from .link import Link
 from .manager import Authenticate, ManagerLimits, ManagerStatistics, serve_manager, serve_manager_on
-from .notifications import Note, Overflow
+from .notifications import Note, Notifications, Overflow
+from .protocol.device_handshake import Credentials
+from .protocol.identities import identities_as_text
 from .protocol.roles import Role, Roles
 from .reconnect import PersistentClient, open_persistent_client
 from .service import Service, run_service, run_service_on
 from .store import Store, open_store
+from .streams import ProgressLink, Stream
 from .trusting import Trust
 
 __all__ = [
     "Authenticate",
     "Client",
+    "Credentials",
+    "CurrentCall",
     "Link",
     "LinkRefused",
     "LockLost",
@@ -39,9 +47,12 @@ __all__ = [
     "ManagerLimits",
     "ManagerStatistics",
     "Note",
+    "Notifications",
     "Overflow",
     "PacketTooLarge",
+    "PendingCall",
     "PersistentClient",
+    "ProgressLink",
     "Rejected",
     "RemoteError",
     "Role",
@@ -49,8 +60,12 @@ __all__ = [
     "Service",
     "ServiceGone",
     "Store",
+    "Stream",
     "Trust",
+    "bound_ports",
+    "current_call",
     "current_request",
+    "identities_as_text",
     "open_client",
     "open_client_on",
     "open_persistent_client",

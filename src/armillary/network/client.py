@@ -17,7 +17,7 @@ from .connection import DEFAULT_LIMIT, AskSomebody, Connection, ConnectionStatis
 from .link import Link, ServiceLink, open_link, request_of_manager
 from .protocol.codec import Codec
 from .protocol.device_handshake import Credentials
-from .protocol.features import BINARY, EXCEPTION
+from .protocol.features import BINARY, CANCEL, EXCEPTION, PING, STREAM
 from .protocol.identities import Identity
 from .protocol.packets import Notification
 from .protocol.payloads import TEXT_CODEC
@@ -27,7 +27,7 @@ __all__ = ["PORT", "Client", "open_client", "open_client_on"]
 
 PORT = 1875
 """Where managers listen."""
-CLIENT_FEATURES = frozenset({BINARY, EXCEPTION})
+CLIENT_FEATURES = frozenset({BINARY, CANCEL, EXCEPTION, PING, STREAM})
 """What clients can do beyond 1.0, if the manager can, too."""
 
 
@@ -139,6 +139,12 @@ class Client:
         if shared is not None:
             shared.take(notification)
 
+    def lock_lost(self, service: str, why: str) -> None:
+        """The manager has taken a lock away."""
+        shared = self._links.get(service)
+        if shared is not None:
+            shared.lock_taken(why)
+
     def connection_ends(self, connection: Connection) -> None:
         """Links and locks went with it."""
         for shared in self._links.values():
@@ -245,6 +251,7 @@ async def open_client_on(
                 limit=limit,
                 codec=codec,
                 on_notification=client.take_notification,
+                on_lock_lost=client.lock_lost,
                 on_end=ends,
             )
             nursery.start_soon(connection.run, name="armillary network connection")

@@ -28,11 +28,25 @@ from .protocol.device_handshake import (
     Identify,
     Prompt,
 )
-from .protocol.features import BINARY
+from .protocol.features import BINARY, CANCEL, PING, STREAM
 from .protocol.identities import MANAGER, Identity
 from .protocol.packets import Failure, Notification, PacketError, Reply, Request
 from .protocol.payloads import BINARY_CODEC, TEXT_CODEC
+from .protocol.roles import PUBLIC_REQUESTS
+from .protocol.scanning import Kind, scan_line
 from .protocol.splitting import Frame, Oversize, PacketSplitter
+from .protocol.words import (
+    ACCEPTED,
+    CANCEL_CALL,
+    CREDIT,
+    LOCK_LOST,
+    PING_DEVICE,
+    PONG,
+    WORDS,
+    CallWord,
+    call_word,
+    tell_manager,
+)
 
 __all__ = [
     "CLOSE_TIMEOUT",
@@ -60,6 +74,11 @@ _HIGH_WATER = 1024 * 1024
 _LOW_WATER = 256 * 1024
 # Packets handled in a row without letting others run.
 _BURST = 200
+# How many of the manager's intervals between two signs of life it may be silent before it is taken for gone.
+# More finds out later; fewer mistakes a busy manager for a dead one.
+_SILENT_INTERVALS = 3
+# Seconds for what has come while this program was stopped to be read, before the silence counts.
+_SECOND_LOOK = 1.0
 # Uids of requests whose replies nobody waits for begin with it.
 _TOLD = "-"
 
@@ -85,9 +104,27 @@ class ConnectionStatistics:
 class PendingCall:
     """A request that was sent, and whose reply is awaited separately. Made by `Connection.start`."""
 
-    __slots__ = ("_connection", "_done", "attribute", "outcome", "position", "service", "uid")
+    __slots__ = (
+        "_connection",
+        "_done",
+        "_on_part",
+        "attribute",
+        "on_settled",
+        "outcome",
+        "position",
+        "service",
+        "uid",
+    )
 
-    def __init__(self, connection: Connection, service: str, attribute: str, uid: str, position: int) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        service: str,
+        attribute: str,
+        uid: str,
+        position: int,
+        on_part: Callable[[Reply], object] | None = None,
+    ) -> None:
         self._connection = connection
         self.service = service
         self.attribute = attribute
@@ -96,12 +133,15 @@ class PendingCall:
         """Where it begins in the stream of bytes that was sent."""
         self.outcome: Reply | Failure | ArmillaryError | None = None
         """The last word, once there is one."""
+        self.on_settled: Callable[[], object] | None = None
+        """Called when the last word is there, instead of waiting for it."""
+        self._on_part = on_part
         self._done: trio.Event | None = None
 
     async def wait(self) -> Any:
         """Wait for the result.
 
-        Cancellation abandons the request: it may still be carried out, and its reply is dropped.
+        Cancellation abandons the request, see `abandon`.
 
         Raises:
             RemoteError: the service, or the manager, answered with an error.
@@ -117,6 +157,10 @@ class PendingCall:
                 raise
         else:
             await trio.lowlevel.checkpoint()
+        return self.result()
+
+    def result(self) -> Any:
+        """The result of what is done. Raises what `wait` raises."""
         outcome = self.outcome
         if type(outcome) is Reply:
             return outcome.result
@@ -126,14 +170,29 @@ class PendingCall:
         raise outcome
 
     def abandon(self) -> None:
-        """Wait for the reply no more. It is dropped when it comes."""
-        self._connection.forget(self)
+        """Wait for the reply no more. It is dropped when it comes.
+
+        A service that can be told is told: it cancels the call. Elsewhere, it is carried out nevertheless.
+        """
+        self._connection.abandon(self)
+
+    def grant(self, number: int) -> None:
+        """Let so many items more of an iteration come."""
+        if self.outcome is None:
+            self._connection.send(tell_manager(CREDIT, self.uid, number))
+
+    def take_part(self, part: Reply) -> None:
+        """An item of the iteration, or progress, has come."""
+        if self._on_part is not None:
+            self._on_part(part)
 
     def settle(self, outcome: Reply | Failure | ArmillaryError) -> None:
         """This is the last word."""
         self.outcome = outcome
         if self._done is not None:
             self._done.set()
+        if self.on_settled is not None:
+            self.on_settled()
 
 
 class Connection:
@@ -154,6 +213,9 @@ class Connection:
         on_request: called with each request of a client. What it returns, if that is not None, is awaited in
             the reading task while another task reads on.
         on_notification: called with each notification.
+        on_call_word: called with what clients say of calls that they have made: that they cancel them, or
+            that they have room for more items of an iteration.
+        on_lock_lost: called with the name of a service whose lock the manager has taken away, and why it has.
         on_end: called once, when the connection begins to end.
     """
 
@@ -170,6 +232,8 @@ class Connection:
         codec: Codec = TEXT_CODEC,
         on_request: Callable[[Connection, Request | Oversize], Continuation | None] | None = None,
         on_notification: Callable[[Notification], object] | None = None,
+        on_call_word: Callable[[Connection, str, CallWord], object] | None = None,
+        on_lock_lost: Callable[[str, str], object] | None = None,
         on_end: Callable[[Connection], object] | None = None,
     ) -> None:
         self._stream = stream
@@ -177,6 +241,8 @@ class Connection:
         self._ask = ask
         self._on_request = on_request
         self._on_notification = on_notification
+        self._on_call_word = on_call_word
+        self._on_lock_lost = on_lock_lost
         self._on_end = on_end
         self._handshake = DeviceHandshake(credentials, features=features)
         self._splitter = PacketSplitter(limit)
@@ -294,8 +360,20 @@ class Connection:
         attribute: str,
         args: Sequence[object] = (),
         kwargs: Mapping[str, object] | None = None,
+        *,
+        room: int | None = None,
+        on_part: Callable[[Reply], object] | None = None,
     ) -> PendingCall:
         """Send a request.
+
+        Args:
+            service: who is asked.
+            attribute: for what.
+            args: of a method.
+            kwargs: of a method.
+            room: for how many items of an iteration; None for one reply, and no progress. Managers that
+                cannot do that are asked for one reply.
+            on_part: called with each part of the reply before its end.
 
         Raises:
             ConnectionClosed: the connection has ended; nothing was sent.
@@ -306,17 +384,13 @@ class Connection:
             raise ConnectionClosed(f"not connected to the manager: {self.reason}") from self.reason
         self._last_uid += 1
         uid = str(self._last_uid)
-        line = packets.request(service, attribute, args, kwargs, uid=uid, codec=self.codec)
-        pending = PendingCall(self, service, attribute, uid, self.outbox.accepted)
+        if room is not None and STREAM not in self.features:
+            room = None
+        line = packets.request(service, attribute, args, kwargs, uid=uid, stream=room, codec=self.codec)
+        pending = PendingCall(self, service, attribute, uid, self.outbox.accepted, on_part)
         alone = not self._pending
         self._pending[uid] = pending
-        if service == MANAGER and attribute not in (
-            "identity",
-            "link",
-            "unlink",
-            "acquire_lock",
-            "release_lock",
-        ):
+        if service == MANAGER and attribute not in PUBLIC_REQUESTS:
             self._admin.append(pending)
         if alone:
             # Others may follow in the same breath; but a request that is alone should not wait for them.
@@ -335,6 +409,13 @@ class Connection:
     def forget(self, pending: PendingCall) -> None:
         """Nobody waits for this reply any more."""
         self._pending.pop(pending.uid, None)
+
+    def abandon(self, pending: PendingCall) -> None:
+        """As `forget`, and tell whoever may still work on it."""
+        if self._pending.pop(pending.uid, None) is None or pending.service == MANAGER:
+            return
+        if CANCEL in self.features:
+            self.send(tell_manager(CANCEL_CALL, pending.uid))
 
     def send(self, data: bytes) -> None:
         """Send a packet. Once the connection begins to end it is dropped."""
@@ -419,7 +500,7 @@ class Connection:
             # Only a codec for attachments can read those that we have agreed upon.
             packet = packets.typed(self.codec.unpack(frame.line, (frame.attachment,)))
         except ValueError as error:
-            self._take_malformed(error)
+            self._take_malformed(error, frame.line)
             return None
         if type(packet) is Reply:
             self._take_reply(packet)
@@ -443,9 +524,19 @@ class Connection:
         if self.network_name is None:
             self._hear(reply.uid, reply.requester)
             self.network_name = reply.requester
+        if reply.more:
+            self._take_part(reply)
+            return
         pending = self._pending_of(reply.uid)
         if pending is not None:
             pending.settle(reply)
+
+    def _take_part(self, reply: Reply) -> None:
+        pending = self._pending.get(reply.uid)
+        if pending is not None:
+            pending.take_part(reply)
+        else:
+            self._unexpected += 1
 
     def _take_failure(self, failure: Failure) -> None:
         if not self.is_accepted:
@@ -487,9 +578,18 @@ class Connection:
             pending.settle(PacketTooLarge(text))
         return None
 
-    def _take_malformed(self, error: ValueError) -> None:
+    def _take_malformed(self, error: ValueError, line: bytes) -> None:
         self._complain("the manager sent what is no packet: %s", error)
-        uid = error.uid if isinstance(error, PacketError) else ""
+        try:
+            # The manager looks at no more than this: arguments and results can be anything.
+            envelope = scan_line(line, binary=True, stream=True)
+        except PacketError:
+            uid = error.uid if isinstance(error, PacketError) else ""
+        else:
+            uid = envelope.uid
+            if envelope.kind is Kind.REQUEST and self._on_request is not None:
+                self.send(packets.error(envelope.requester, uid, f"ValueError: {error}"))
+                return
         if uid and (pending := self._pending_of(uid)) is not None:
             pending.settle(
                 PeerError(f"the answer of {pending.service}.{pending.attribute} is no packet: {error}")
@@ -516,6 +616,9 @@ class Connection:
         self.accepted.set()
 
     def _take_question(self, question: Request) -> None:
+        if question.attribute in WORDS and WORDS[question.attribute] in self.features:
+            self._take_word(question)
+            return
         try:
             actions = self._handshake.asked(
                 question.attribute, question.args, question.kwargs, question.requester
@@ -524,6 +627,43 @@ class Connection:
             self.end(error)
         else:
             self._carry_out(actions)
+
+    def _take_word(self, said: Request) -> None:
+        """The manager tells something beyond 1.0."""
+        word, args = said.attribute, said.args
+        try:
+            if word == PING_DEVICE:
+                self.send(tell_manager(PONG))
+            elif word == ACCEPTED:
+                self._take_acceptance(said)
+            elif word == LOCK_LOST and self._on_lock_lost is not None:
+                service, why = args
+                self._on_lock_lost(str(service), str(why))
+            elif word in (CANCEL_CALL, CREDIT) and self._on_call_word is not None:
+                self._on_call_word(self, word, call_word(word, args, has_requester=True))
+        except ValueError as error:
+            self._complain("the manager says what makes no sense: %s", error)
+
+    def _take_acceptance(self, said: Request) -> None:
+        name, interval = said.args
+        if not isinstance(name, str) or not isinstance(interval, int | float) or not interval > 0:
+            raise ValueError(f"expected a name and a number of seconds in {said.attribute!r}")
+        self._hear(said.uid, said.requester)
+        if self.network_name is None and self._tasks is not None:
+            self.network_name = name
+            self._tasks.start_soon(
+                self._end_when_silent, interval * _SILENT_INTERVALS, name="armillary network silence"
+            )
+
+    async def _end_when_silent(self, limit: float) -> None:
+        """End the connection when the manager, which says something in every interval, does not."""
+        while True:
+            await trio.sleep_until(self.last_heard + limit)
+            if trio.current_time() < self.last_heard + limit:
+                continue
+            await trio.sleep(_SECOND_LOOK)
+            if trio.current_time() >= self.last_heard + limit:
+                self.end(ConnectionClosed(f"the manager was silent for {limit:.3g} s"), lost=True)
 
     def _carry_out(self, actions: Sequence[Action]) -> None:
         for action in actions:
@@ -543,8 +683,8 @@ class Connection:
             self.codec = BINARY_CODEC
             self._splitter.has_attachments = True
         self.send(packets.answer(self._identify(features).answer()))
-        if is_first:
-            # Managers do not say that a device is in. So ask for nothing, which is answered to who is.
+        if is_first and PING not in features:
+            # Managers of 1.0 do not say that a device is in. So ask for nothing, which is answered to who is.
             self.tell(MANAGER, "unlink", [""])
 
     def _prompt(self, text: str, *, is_secret: bool) -> None:

@@ -25,6 +25,7 @@ class PeerHost:
     ip: str
     """Its IP address; empty for what is no IP connection."""
     port: int
+    """Its port, or a number that sets it apart from others of its host."""
     domain: str
     """The full name of its host, or its address if it has no name."""
     hostname: str
@@ -51,7 +52,8 @@ async def find_peer_host(stream: trio.abc.Stream, *, aliases: Collection[str], o
     except OSError:
         return _named("", 0, "gone", aliases, own_hostname)
     if not isinstance(peer, tuple):
-        return _named("", 0, "localhost", aliases, own_hostname)
+        # A Unix socket has no port; its number here is nobody else's either, for as long as it is open.
+        return _named("", transport.socket.fileno(), "localhost", aliases, own_hostname)
     ip, port_number = peer[0].partition("%")[0].removeprefix("::ffff:"), peer[1]
     domain = ip
     if ip not in aliases:

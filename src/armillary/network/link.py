@@ -5,19 +5,20 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
 
-from armillary.errors import ArmillaryError, ConnectionClosed
+from armillary.errors import ArmillaryError, ConnectionClosed, PeerError
 
 from .connection import CLOSE_TIMEOUT, Connection, PendingCall
 from .errors import LinkRefused, LockLost, LockRefused, RemoteError, ServiceGone
 from .notifications import NOTIFICATION_BOUND, Note, Notifications, Overflow
 from .protocol.identities import MANAGER
-from .protocol.packets import Notification
+from .protocol.packets import Notification, Reply
+from .streams import ProgressLink, Stream, open_stream_of
 
 if TYPE_CHECKING:
     from .client import Client
@@ -112,6 +113,10 @@ class ServiceLink:
             # The manager may have done it.
             connection.tell(MANAGER, "unlink", [self.service])
             raise
+        if not self.users:
+            # The last block was left meanwhile, which took back only what it had: not this one.
+            connection.tell(MANAGER, "unlink", [self.service])
+            return
         entry = entry if isinstance(entry, dict) else {}
         if self.connection is connection and entry.get("address") == self.entry.get("address"):
             # The same link once more: armillary's manager counts them, and that of 1.0 does not mind.
@@ -168,6 +173,11 @@ class ServiceLink:
         """Raise LockLost if there was a lock that this block has no more."""
         if self.lock_lost is not None:
             raise self._lost_error()
+
+    def lock_taken(self, why: str) -> None:
+        """The manager has taken the lock away."""
+        if self.lock_holders and self.lock_lost is None:
+            self.lock_lost = PeerError(f"the manager has taken it away: {why}")
 
     def connection_ended(self, reason: ArmillaryError | None) -> None:
         """The link and the lock went with the connection."""
@@ -311,7 +321,9 @@ class Link:
     async def call(self, attribute: str, /, *args: object, **kwargs: object) -> Any:
         """Call a method of the service by its name, or ask for one of its values.
 
-        Cancellation abandons the call, and nobody hears of its result.
+        Cancellation abandons the call, and nobody hears of its result: a coroutine of the service is
+        cancelled, a method in a thread can know of it, and one of MSL-Network 1.0 goes on. The list that
+        comes of a generator is of a hundred thousand items at most; `stream` has no limit.
 
         Raises:
             RemoteError: it raised something, there is no such thing, or the arguments are wrong.
@@ -328,15 +340,53 @@ class Link:
             await connection.wait_room()
         return await self.start_call(attribute, *args, **kwargs).wait()
 
+    def stream(
+        self, attribute: str, /, *args: object, **kwargs: object
+    ) -> AbstractAsyncContextManager[Stream]:
+        """Iterate over what a generator of the service makes, inside a block.
+
+        ::
+
+            async with link.stream("scan", 3, step=0.1) as points:
+                async for point in points: ...
+
+        The generator is never more than some items ahead of the loop: it waits until they were read. Leaving
+        the block closes it. What a method has returned as a list is iterated over as well.
+
+        The block raises, at its beginning, what `start_call` does, and the loop what `call` raises, when the
+        items before that have been read; TypeError if the method returned something else.
+        """
+        return open_stream_of(self._start, attribute, args, kwargs, None)
+
+    def with_progress(self, callback: Callable[[Any], object]) -> ProgressLink:
+        """The link, with calls that tell how far they have come: ``await link.with_progress(print).scan()``.
+
+        Args:
+            callback: called with each value that the method gives to `CurrentCall.emit_progress`, before the
+                call returns. What it raises is logged and disturbs nobody.
+        """
+        return ProgressLink(self._start, callback)
+
     def start_call(self, attribute: str, /, *args: object, **kwargs: object) -> PendingCall:
         """As `call`, but do not wait for the result: its ``wait()`` does. So one task has many on their way.
 
         Nothing limits what is sent this way: `call` waits while the manager is behind, this does not.
         """
+        return self._start(attribute, args, kwargs)
+
+    def _start(
+        self,
+        attribute: str,
+        args: Sequence[object],
+        kwargs: Mapping[str, object],
+        *,
+        room: int | None = None,
+        on_part: Callable[[Reply], object] | None = None,
+    ) -> PendingCall:
         self._check_open()
         connection = self._client.usable_connection()
         self._shared.check_lock()
-        return connection.start(self._shared.service, attribute, args, kwargs)
+        return connection.start(self._shared.service, attribute, args, kwargs, room=room, on_part=on_part)
 
     # -- the lock ------------------------------------------------------------------------------------------
 
@@ -356,6 +406,7 @@ class Link:
 
         Raises:
             LockRefused: it is not to be had now.
+            LockLost: another block of this client has lost the lock, and was not left yet.
             ConnectionClosed: there is no connection to the manager, or it ended first.
         """
         self._check_open()

@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 import logging
+import math
 import platform
 import ssl
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
 import trio
 
-from armillary._runtime.dial import bound_ports, open_listeners
+from armillary._runtime.dial import bound_ports, keep_alive, open_listeners
 from armillary._runtime.groups import single_exception
 from armillary._runtime.sessions import serve_sessions
 
+from .counters import Counters, Traffic
 from .locations import localhost_aliases, own_hostname
 from .peer_session import ManagedPeer, PeerSession, SessionStatistics
-from .protocol.features import BINARY, EXCEPTION, STREAM
+from .protocol.features import ALL_FEATURES
 from .protocol.framing import DEFAULT_LIMIT, Packet
 from .protocol.handshake import HANDSHAKE_LIMIT, Authentication
 from .protocol.identities import manager_identity, manager_name
+from .protocol.locks import LOCK_LEASE
 from .protocol.outstanding import Outstanding, OutstandingStatistics
 from .protocol.payloads import to_text
 from .protocol.refusals import Refused
 from .protocol.registry import Registry, ReleasedLock, ServiceRow
-from .protocol.roles import Roles, admin_request
+from .protocol.roles import Role, Roles, admin_request
+from .protocol.status import STATUS_REQUEST, ManagerStatus, ServiceStatus
 from .protocol.throttle import LoginThrottle
+from .protocol.words import CANCEL_CALL
 from .store import (
     AuditEvent,
     EventKind,
@@ -55,6 +60,8 @@ _logger = logging.getLogger("armillary.network.manager")
 Listeners = list[trio.abc.Listener[Any]]
 
 DEFAULT_PORT = 1875
+# Peers that are asked for a sign of life in a row. More holds up the others longer, fewer takes more turns.
+_PINGS_AT_ONCE = 256
 # Logins that are checked at once, each by a worker thread for a fifth of a second. More lets a flood of
 # attempts keep all processors busy; fewer makes honest users wait for each other.
 _LOGINS_AT_ONCE = 2
@@ -106,6 +113,18 @@ class ManagerLimits:
     """Bytes that a peer may leave unread before the next reply costs it its connection."""
     handshake: float = HANDSHAKE_LIMIT
     """Seconds that a peer has for the handshake."""
+    ping_interval: float = 10.0
+    """Seconds after which a peer that was silent is asked for a sign of life, if it can be asked.
+
+    More finds out later who is gone; less makes more traffic with thousands of peers that do nothing. Devices
+    take a manager for gone that was silent for three of them.
+    """
+    lock_lease: float = LOCK_LEASE
+    """Seconds of silence after which a peer that can be asked for a sign of life loses its locks.
+
+    Less takes the lock from a program that merely blocks for a while, more keeps an instrument longer from
+    those who wait for a machine that is gone.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +135,8 @@ class ManagerStatistics:
     """In the order in which they came."""
     services: tuple[ServiceRow, ...]
     requests: OutstandingStatistics
+    counters: Counters
+    traffic: Traffic
 
 
 class Manager:
@@ -145,15 +166,18 @@ class Manager:
         self.authentication = authentication
         self.roles = roles
         self.limits = limits
-        self.features: tuple[str, ...] = (BINARY, EXCEPTION, STREAM)
+        self.features = tuple(sorted(ALL_FEATURES))
         self.throttle = LoginThrottle()
-        self.registry: Registry[ManagedPeer] = Registry(self.name)
+        self.registry: Registry[ManagedPeer] = Registry(self.name, lock_lease=limits.lock_lease)
         self.outstanding: Outstanding[ManagedPeer] = Outstanding(self.name)
+        self.counters = Counters()
+        self.started_at = time.time()
         self._store = store
         self._recorder = recorder
         self._requests = {} if store is None else table_requests(store)
         self._logins = trio.CapacityLimiter(_LOGINS_AT_ONCE)
         self._sessions: dict[PeerSession, None] = {}
+        self._past_traffic = Traffic()
         self._corked: dict[PeerSession, None] = {}
         self._accepting = trio.CancelScope()
 
@@ -163,7 +187,22 @@ class Manager:
             peers=tuple([session.statistics() for session in self._sessions]),
             services=tuple(self.registry.table()),
             requests=self.outstanding.statistics(),
+            counters=replace(self.counters),
+            traffic=self.traffic(),
         )
+
+    def traffic(self) -> Traffic:
+        """What went through all connections so far."""
+        total = replace(self._past_traffic)
+        for session in self._sessions:
+            total.add(session)
+            total.backlog += session.outbox.backlog
+        return total
+
+    @property
+    def handshakes(self) -> int:
+        """How many connections have not been let in yet."""
+        return len([session for session in self._sessions if session.peer is None])
 
     def shutdown(self) -> None:
         """End as if cancelled. Returns at once."""
@@ -186,6 +225,7 @@ class Manager:
     def add(self, peer: ManagedPeer) -> None:
         """Let a peer in. Raises Refused if its name is taken."""
         self.registry.add(peer)
+        self.counters.connections_accepted += 1
         _logger.info("%s is connected as a %s", peer.network_name, peer.type)
 
     def remove(self, peer: ManagedPeer) -> None:
@@ -194,8 +234,11 @@ class Manager:
         if not departure.was_connected:
             return
         removal = self.outstanding.remove(peer)
-        for unanswered in removal.unanswered:
-            unanswered.requester.session.send_error(unanswered.uid, unanswered.error.message)
+        if not self._is_ending:
+            for unanswered in removal.unanswered:
+                unanswered.requester.session.send_error(unanswered.uid, unanswered.error.message)
+        for request in removal.to_cancel:
+            request.service.session.tell(CANCEL_CALL, request.requester_name, request.uid)
         for released in departure.released_locks:
             self._record_released(released, "released, because a peer has gone")
         self.uncork()
@@ -208,7 +251,13 @@ class Manager:
             ValueError: the attachments are not what is said of them.
             TypeError: there is no text for them.
         """
-        return await trio.to_thread.run_sync(to_text, packet.line, packet.attachments, requester)
+        # In the thread, too: putting the pieces of a large packet together.
+        return await trio.to_thread.run_sync(lambda: to_text(packet.line, packet.attachments, requester))
+
+    @property
+    def _is_ending(self) -> bool:
+        """Whether it is the manager that goes, as its peers see for themselves. For a session that leaves."""
+        return self._accepting.cancel_called or trio.current_effective_deadline() == -math.inf
 
     def record_connection(self, session: PeerSession, message: str) -> None:
         """Note what happened to a connection."""
@@ -254,6 +303,23 @@ class Manager:
             services=self.registry.services(),
         )
 
+    def status(self, role: Role) -> ManagerStatus:
+        """What goes on, as far as somebody of this role may know."""
+        services = {}
+        for row in self.registry.table():
+            service = self.registry.service(row.name)
+            if service is not None and role.may_watch(row.name):
+                services[row.name] = ServiceStatus(
+                    address=row.address,
+                    links=row.links,
+                    lock=row.lock,
+                    holders=row.holders,
+                    forwarded=self.outstanding.forwarded_to(service),
+                    answered=self.outstanding.answered_by(service),
+                    waiting=self.outstanding.in_flight_at(service),
+                )
+        return ManagerStatus(trio.current_time(), self.registry.revision, services)
+
     def public_request(
         self, session: PeerSession, attribute: str, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> object:
@@ -266,6 +332,8 @@ class Manager:
         peer, registry = session.peer, self.registry
         if attribute == "identity":
             return self.identity()
+        if attribute == STATUS_REQUEST:
+            return self.status(session.role).answer()
         if attribute not in ("link", "unlink", "acquire_lock", "release_lock"):
             return self.NOT_PUBLIC
         name = _service_name(attribute, args, kwargs)
@@ -342,7 +410,9 @@ class Manager:
     def _force_unlock(self, session: PeerSession, service: str) -> list[str]:
         released = self.registry.force_unlock(service)
         for lock in released:
-            self._record_released(lock, f"taken away by {session.user or session.name}")
+            why = f"taken away by {session.user or session.name}"
+            self._record_released(lock, why)
+            lock.holder.session.tell_lock_lost(service, f"it was {why}")
         return [lock.holder.network_name for lock in released]
 
     # -- the audit ----------------------------------------------------------------------------------------
@@ -373,7 +443,8 @@ class Manager:
     async def run(self, listeners: Listeners, task_status: trio.TaskStatus[Listeners]) -> None:
         """Accept peers until cancelled or shut down; clients are disconnected first, and then services."""
         with single_exception():
-            async with trio.open_nursery() as sessions:
+            async with trio.open_nursery() as sessions, trio.open_nursery() as watch:
+                watch.start_soon(self._watch_peers)
                 await serve_sessions(
                     partial(self._serve_peer, sessions),
                     listeners,
@@ -383,14 +454,43 @@ class Manager:
                     logger=_logger,
                     task_status=task_status,
                 )
+                watch.cancel_scope.cancel(reason="the manager has ended")
+
+    async def _watch_peers(self) -> None:
+        """Ask silent peers for a sign of life, and take the locks of those who give none."""
+        interval = self.limits.ping_interval
+        tick = min(interval, self.limits.lock_lease) / 2
+        while True:
+            due = trio.current_time() + tick
+            await trio.sleep_until(due)
+            now = trio.current_time()
+            for number, session in enumerate(tuple(self._sessions), 1):
+                session.ping(now, interval)
+                if number % _PINGS_AT_ONCE == 0:
+                    self.uncork()
+                    await trio.lowlevel.checkpoint()
+            self.uncork()
+            if now > due + tick:
+                continue  # this process was asleep: what the others have said meanwhile waits to be read
+            for lock in self.registry.expire_locks(now):
+                why = f"nothing was heard for {self.limits.lock_lease:.3g} s"
+                self._record_released(lock, f"expired: {why}")
+                _logger.warning("the lock of %s on %r has expired: %s", lock.holder, lock.service.name, why)
+                lock.holder.session.tell_lock_lost(lock.service.name, why)
+            self.uncork()
 
     async def _serve_peer(self, nursery: trio.Nursery, stream: trio.abc.Stream) -> None:
+        keep_alive(stream)
         session = PeerSession(self, stream, nursery)
         self._sessions[session] = None
         try:
             await session.run()
         finally:
             del self._sessions[session]
+            self._past_traffic.add(session)
+            if session.peer is None:
+                self.counters.connections_refused += session.is_rejected
+                self.counters.connections_abandoned += not session.is_rejected
 
     def _end_sessions(self) -> None:
         ending = sorted(self._sessions, key=lambda one: one.peer is not None and one.peer.type == "service")
@@ -427,6 +527,7 @@ async def serve_manager(
     store: Store | None = None,
     limits: ManagerLimits = ManagerLimits(),
     backlog: int | None = None,
+    on_start: Callable[[Manager], object] = lambda manager: None,
     task_status: trio.TaskStatus[Listeners] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve a manager until cancelled, or until an administrator shuts it down.
@@ -442,6 +543,8 @@ async def serve_manager(
         store: users, trusted hosts and the audit; without one nobody can log in and nothing is recorded.
         limits: what it takes on from one peer.
         backlog: connections that may wait to be accepted; as many as the system allows if None.
+        on_start: called with the manager, before anybody can come in: for its `Manager.statistics`, and for
+            `armillary.network.metrics`.
         task_status: started with the listeners.
 
     Raises:
@@ -463,6 +566,7 @@ async def serve_manager(
         roles=roles,
         store=store,
         limits=limits,
+        on_start=on_start,
         task_status=task_status,
     )
 
@@ -474,6 +578,7 @@ async def serve_manager_on(
     roles: Roles | None = None,
     store: Store | None = None,
     limits: ManagerLimits = ManagerLimits(),
+    on_start: Callable[[Manager], object] = lambda manager: None,
     task_status: trio.TaskStatus[Listeners] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """As `serve_manager`, on listeners of your own, which are closed when this returns."""
@@ -494,6 +599,7 @@ async def serve_manager_on(
             recorder=recorder,
             limits=limits,
         )
+        on_start(manager)
         await manager.run(listeners, task_status)
 
     if store is None:

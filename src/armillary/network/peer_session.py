@@ -34,7 +34,7 @@ from .protocol.credentials import (
     VerifyLogin,
     VerifyManagerPassword,
 )
-from .protocol.features import BINARY, STREAM, agree
+from .protocol.features import BINARY, PING, agree
 from .protocol.framing import Packet, PacketReader, Unreadable
 from .protocol.handshake import CheckIdentity, Connected, ManagerHandshake
 from .protocol.identities import MANAGER, Identity
@@ -45,6 +45,16 @@ from .protocol.refusals import Refused
 from .protocol.roles import Role
 from .protocol.scanning import Kind
 from .protocol.terminal_input import parse_terminal_input
+from .protocol.words import (
+    ACCEPTED,
+    CANCEL_CALL,
+    CREDIT,
+    LOCK_LOST,
+    PING_DEVICE,
+    WORDS,
+    call_word,
+    tell_device,
+)
 
 if TYPE_CHECKING:
     from .manager import Manager
@@ -120,6 +130,10 @@ class PeerSession:
         self.received = 0
         self.malformed = 0
         self.notifications_dropped = 0
+        self.notifications = 0
+        self.notifications_sent = 0
+        self.bytes_received = 0
+        self.is_rejected = False
         self._stream = stream
         self._receive = receiver_of(stream)
         # Nobody needs longer lines to introduce themselves.
@@ -132,6 +146,7 @@ class PeerSession:
         self._handshake: ManagerHandshake | None = None
         self._admin: AdminLogin[_AdminCall] | None = None
         self._login: Login | None = None
+        self._sent_at_last_ping = 0
 
     @property
     def name(self) -> str:
@@ -200,16 +215,43 @@ class PeerSession:
                 )
             self.notifications_dropped += 1
             return
+        self.notifications_sent += 1
         for piece in pieces:
             self.send(piece)
 
     def send_error(self, uid: str, message: str, traceback: Iterable[str] = ()) -> None:
         """Send why something could not be done."""
-        self.send(packets.error(self.name, uid, message, list(traceback)))
+        self._send_reply(packets.error(self.name, uid, message, list(traceback)))
+
+    def tell(self, word: str, *args: object) -> None:
+        """Tell the peer something for which it has agreed on the feature."""
+        self.send(tell_device(self.manager.name, word, *args))
+
+    def tell_lock_lost(self, service: str, why: str) -> None:
+        """Tell the peer that a lock was taken from it, if it can be told."""
+        if self.peer is not None and PING in self.peer.features:
+            self.tell(LOCK_LOST, service, why)
+
+    def ping(self, now: float, interval: float) -> None:
+        """See that each side hears something from the other in every interval, in seconds."""
+        peer = self.peer
+        if peer is None or PING not in peer.features:
+            return
+        sent = self.outbox.accepted
+        if peer.last_heard <= now - interval or sent == self._sent_at_last_ping:
+            self.tell(PING_DEVICE)
+        self._sent_at_last_ping = self.outbox.accepted
 
     def reply(self, uid: str, result: object) -> None:
         """Send the result of a request to the manager."""
-        self.send(packets.reply(self.name, uid, result, codec=TEXT_CODEC))
+        self._send_reply(packets.reply(self.name, uid, result, codec=TEXT_CODEC))
+
+    def _send_reply(self, data: bytes) -> None:
+        """Send the manager's own answer; who asks on and on, and does not read, is disconnected."""
+        if self.outbox.backlog > self.manager.limits.unread_replies:
+            self.abort("it does not read its replies")
+        else:
+            self.send(data)
 
     # -- the end ------------------------------------------------------------------------------------------
 
@@ -245,6 +287,7 @@ class PeerSession:
             raise _Ends from None
         if not data:
             raise _Ends
+        self.bytes_received += len(data)
         self._reader.append(bytes(data))
 
     async def _is_let_in(self) -> bool:
@@ -289,7 +332,12 @@ class PeerSession:
         elif kind is Kind.NOTIFICATION:
             await self._forward_notification(packet)
         elif kind is Kind.MANAGER_REQUEST:
-            self._manager_request(STANDARD.decode(packet.line))
+            try:
+                request = STANDARD.decode(packet.line)
+            except ValueError as error:  # JSON, and yet nothing for Python: an integer of thousands of digits
+                self.send_error(packet.envelope.uid, packets.message_of(error))
+            else:
+                self._manager_request(request)
         else:
             raise _Ends
 
@@ -306,6 +354,7 @@ class PeerSession:
             level = logging.WARNING if self.malformed == 1 else logging.DEBUG
             _logger.log(level, "%s sent what is no packet: %s", self.name, item.error)
             self.send_error(item.error.uid, item.error.message)
+            self._tell_who_waits(item.error)
             if item.is_lost:
                 raise _Ends
         elif packet["attribute"] == packets.DISCONNECT:
@@ -315,12 +364,24 @@ class PeerSession:
         else:
             self._forward_typed(packet)
 
+    def _tell_who_waits(self, error: PacketError) -> None:
+        """A reply that is no packet is an answer, too: there will be no other."""
+        assert self.peer is not None
+        if not error.uid or not error.requester:
+            return
+        target = self.manager.outstanding.answer(self.peer, error.requester, error.uid)
+        if isinstance(target, ManagedPeer):
+            text = f"ValueError: the answer of the {self.peer.name!r} Service is no packet: {error}"
+            target.session.send_error(error.uid, text)
+
     def _forward_typed(self, packet: Mapping[str, Any]) -> None:
         """Send on what somebody has typed."""
         try:
-            service = self._admit(packet["service"], "")
+            # First, so that nothing counts as forwarded that cannot be sent.
             line = STANDARD.pack({**packet, "requester": self.name})
+            service = self._admit(packet["service"], "")
         except Refused as refused:
+            self.manager.counters.requests_refused += 1
             self.send_error("", refused.message)
         except (TypeError, ValueError) as error:
             self.send_error("", packets.message_of(error))
@@ -329,7 +390,7 @@ class PeerSession:
 
     # -- forwarding ---------------------------------------------------------------------------------------
 
-    def _admit(self, name: str, uid: str) -> ManagedPeer:
+    def _admit(self, name: str, uid: str, *, takes_parts: bool = False) -> ManagedPeer:
         """The service that a request goes to, if it may go there. From now on its reply is expected.
 
         Raises:
@@ -340,7 +401,7 @@ class PeerSession:
         service = self.manager.registry.route(self.peer, name)
         if service.session.outbox.is_over_bound:
             raise Refused(RuntimeError, f"the {name!r} Service does not read its requests")
-        self.manager.outstanding.forward(self.peer, service, uid, is_streaming=STREAM in self.peer.features)
+        self.manager.outstanding.forward(self.peer, service, uid, is_streaming=takes_parts)
         return service
 
     async def _forward_request(self, packet: Packet) -> None:
@@ -356,8 +417,9 @@ class PeerSession:
                 self.send_error(envelope.uid, packets.message_of(error))
                 return
         try:
-            service = self._admit(envelope.service, envelope.uid)
+            service = self._admit(envelope.service, envelope.uid, takes_parts=envelope.takes_parts)
         except Refused as refused:
+            self.manager.counters.requests_refused += 1
             self.send_error(envelope.uid, refused.message)
             return
         for piece in packet.requested_by(self._quoted_name) if pieces is None else pieces:
@@ -369,7 +431,7 @@ class PeerSession:
         manager = self.manager
         if not envelope.uid and envelope.requester in (manager.name, None):
             if self._admin is not None and self._admin.takes_packet:
-                self._tell_admin(STANDARD.decode(packet.line).get("result"), is_text=False)
+                self._tell_admin(_result_of(packet.line), is_text=False)
             return
         if envelope.requester is None:
             _logger.debug("%s sent a reply that is for nobody", self.name)
@@ -400,12 +462,17 @@ class PeerSession:
         except Refused as refused:
             self.send_error("", refused.message)
             return
+        self.notifications += 1
         pieces: list[bytes] = packet.verbatim()
         text: list[bytes] | None = None
         for target in audience:
             session: PeerSession = target.session
             if packet.attachments and BINARY not in target.features:
-                text = [await self.manager.as_text(packet)] if text is None else text
+                try:
+                    text = [await self.manager.as_text(packet)] if text is None else text
+                except (TypeError, ValueError) as error:
+                    self.send_error("", packets.message_of(error))
+                    return
                 session.send_notification(text)
             else:
                 session.send_notification(pieces)
@@ -417,6 +484,10 @@ class PeerSession:
         uid = packet.get("uid") or ""
         attribute = packet["attribute"]
         args, kwargs = packet.get("args") or [], packet.get("kwargs") or {}
+        assert self.peer is not None
+        if attribute in WORDS and WORDS[attribute] in self.peer.features:
+            self._take_word(attribute, args)
+            return
         try:
             if not isinstance(args, list) or not isinstance(kwargs, dict):
                 raise PacketError("expected an array as 'args' and an object as 'kwargs'", uid=uid)
@@ -431,6 +502,27 @@ class PeerSession:
             else:
                 run = partial(self._administrate, uid, attribute, args, kwargs)
                 self._ask_admin(_AdminCall(uid, run))
+
+    def _take_word(self, word: str, args: Any) -> None:
+        """Pass on what a client says of a request that it has made."""
+        if word not in (CANCEL_CALL, CREDIT):
+            return  # it was a sign of life
+        assert self.peer is not None
+        outstanding = self.manager.outstanding
+        try:
+            said = call_word(word, args if isinstance(args, list) else [], has_requester=False)
+        except ValueError as error:
+            self.send_error("", packets.message_of(error))
+            return
+        # A word that comes too late is no mistake: the reply was on its way.
+        if word == CANCEL_CALL:
+            request = outstanding.cancel(self.peer, said.uid)
+            if request is not None and request.can_be_cancelled:
+                request.service.session.tell(CANCEL_CALL, self.name, said.uid)
+        else:
+            service = outstanding.asked(self.peer, said.uid)
+            if service is not None and WORDS[CREDIT] in service.features:
+                service.session.tell(CREDIT, self.name, said.uid, said.number)
 
     def _ask_admin(self, call: _AdminCall) -> None:
         assert self.host is not None
@@ -509,7 +601,12 @@ class PeerSession:
             now = trio.current_time()
             actions = handshake.timed_out(now) if scope.cancelled_caught else _answer(handshake, line, now)
             await self._perform(handshake, actions)
-        return self.peer is not None
+        if self.peer is None:
+            return False
+        if PING in self.peer.features:
+            self.tell(ACCEPTED, self.peer.network_name, manager.limits.ping_interval)
+            manager.uncork()
+        return True
 
     async def _perform(self, conversation: Conversation, actions: Iterable[Action]) -> None:
         """Do what a conversation wants, and what follows from it."""
@@ -528,20 +625,26 @@ class PeerSession:
             case Record():
                 self._record(action)
             case Pause(until):
+                manager.counters.login_pauses += 1
                 await trio.sleep_until(until)
                 return conversation.resume(trio.current_time())
             case FindUser(username):
                 is_registered = await manager.is_registered(username)
+                manager.counters.logins_refused += not is_registered
                 return conversation.found(is_registered, trio.current_time())
             case VerifyLogin(username, password):
                 user = await manager.verify_login(username, password)
+                self._count_login(user is not None)
                 if user is not None and conversation is self._handshake:
                     self.role = manager.roles.of(user.role, is_admin=user.is_admin)
                 is_admin = user is not None and user.is_admin
                 return conversation.verified(user is not None, trio.current_time(), is_admin=is_admin)
             case VerifyManagerPassword(password):
                 expected = manager.authentication.password or ""
-                is_right = hmac.compare_digest(password.encode("utf-8"), expected.encode("utf-8"))
+                # Peers may send halves of surrogate pairs, which UTF-8 does not have.
+                given = password.encode("utf-8", "surrogatepass")
+                is_right = hmac.compare_digest(given, expected.encode("utf-8"))
+                self._count_login(is_right)
                 return conversation.verified(is_right, trio.current_time())
             case CheckIdentity(value):
                 assert isinstance(conversation, ManagerHandshake)
@@ -553,7 +656,9 @@ class PeerSession:
             case Deny(request, error):
                 self.send_error(request.uid, error.message)
             case Reject(error):
-                self.send_error("", error.message)
+                self.is_rejected = True
+                # In its own name, which is how devices tell it from an error of a request.
+                self.send(packets.error(manager.name, "", error.message))
                 raise _Ends
             case Close():
                 raise _Ends
@@ -591,6 +696,11 @@ class PeerSession:
         self._reader.limit = self.manager.limits.line
         return handshake.identified(identity.type, now)
 
+    def _count_login(self, is_right: bool) -> None:
+        counters = self.manager.counters
+        counters.logins_accepted += is_right
+        counters.logins_refused += not is_right
+
     def _record(self, record: Record) -> None:
         assert self.host is not None
         self.manager.record_connection(self, record.message)
@@ -619,6 +729,14 @@ def _answer(handshake: ManagerHandshake, line: bytes | LineTooLong, now: float) 
         packet = None
     is_answer = isinstance(packet, dict) and "result" in packet
     return handshake.answered(packet["result"] if is_answer else text, now)
+
+
+def _result_of(line: bytes) -> object:
+    """The result in a packet; None if Python cannot read it, though it is JSON."""
+    try:
+        return STANDARD.decode(line).get("result")
+    except ValueError:
+        return None
 
 
 def _text_of(line: bytes | None) -> str:

@@ -258,6 +258,7 @@ async def open_persistent_client(
             limit=limit,
             codec=codec,
             on_notification=client.take_notification,
+            on_lock_lost=client.lock_lost,
             on_end=client.connection_ends,
         )
 

@@ -23,7 +23,7 @@ from .interface import Interface
 from .protocol import packets
 from .protocol.codec import Codec
 from .protocol.device_handshake import Credentials
-from .protocol.features import BINARY, EXCEPTION
+from .protocol.features import BINARY, CANCEL, EXCEPTION, PING, STREAM
 from .protocol.identities import Identity
 from .protocol.packets import Request
 from .protocol.payloads import TEXT_CODEC
@@ -35,7 +35,7 @@ __all__ = ["SERVICE_FEATURES", "Service", "run_service", "run_service_on"]
 
 _logger = logging.getLogger("armillary.network")
 
-SERVICE_FEATURES = frozenset({BINARY, EXCEPTION})
+SERVICE_FEATURES = frozenset({BINARY, CANCEL, EXCEPTION, PING, STREAM})
 """What services can do beyond 1.0, if the manager can, too."""
 
 # Threads for methods that are no coroutine functions: most wait for an instrument, not for a processor. More
@@ -64,7 +64,9 @@ class Service:
 
     Public attributes can be asked for by everybody: methods are called, other values are returned. A
     coroutine function runs in the trio run, any other method in a thread; several at once, unless
-    `concurrency` says otherwise. Properties are evaluated in a thread as well. If there is a method
+    `concurrency` says otherwise. Properties are evaluated in a thread as well. A generator, asynchronous or
+    not, is iterated by the client (`Link.stream`), or answered as a list to who has not asked for items. What
+    a method can know of its caller, and tell it before the end, is in `current_call`. If there is a method
     ``shutdown_service``, the service ends after it was called.
 
     Args:
@@ -291,6 +293,7 @@ async def run_service(
                         limit=limit,
                         codec=codec,
                         on_request=run.take,
+                        on_call_word=run.calls.take_word,
                         on_end=run.connection_ends,
                     )
                     return run.connection

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import trio
 
-from armillary._runtime.dial import open_stream
+from armillary._runtime.dial import keep_alive, open_stream
 
 from .locations import Home, find_home
 from .tls.contexts import DeviceContexts
@@ -42,8 +42,16 @@ async def dial_manager(
 
     The caller closes the stream. Cancellation leaves nothing open.
     """
+    stream: trio.abc.Stream
     if trust is None or port is None:
-        return await open_stream(host, port, timeout=timeout)
+        stream = await open_stream(host, port, timeout=timeout)
+    else:
+        stream = await _open_trusted_stream(host, port, trust, timeout)
+    keep_alive(stream)
+    return stream
+
+
+async def _open_trusted_stream(host: str, port: int, trust: Trust, timeout: float) -> trio.abc.Stream:
     return await open_trusted_stream(
         host,
         port,

@@ -150,14 +150,17 @@ class MemoryListener(trio.abc.Listener[BoundedStream]):
         self._arrivals, self._queue = trio.open_memory_channel[BoundedStream](1000)
         self._serial = itertools.count(1)
 
-    async def connect(self) -> BoundedStream:
+    async def connect(self, peer_name: str | None = None) -> BoundedStream:
         """Connect.
+
+        Args:
+            peer_name: what whoever listens is told of this end's address; a name of its own if None.
 
         Raises:
             ConnectFailed: the listener was closed.
         """
-        number = next(self._serial)
-        client, server = bounded_stream_pair(self._bound, names=(f"memory-{number}", "memory-server"))
+        name = f"memory-{next(self._serial)}" if peer_name is None else peer_name
+        client, server = bounded_stream_pair(self._bound, names=(name, "memory-server"))
         try:
             await self._arrivals.send(server)
         except trio.BrokenResourceError:

@@ -12,7 +12,7 @@ from armillary.network.protocol.scanning import MOST_KEYS, Envelope, EnvelopeSca
 
 TEXTS = ("service", "attribute", "uid", "requester")
 FLAGS = ("error", "more")
-ONCE = {*TEXTS, *FLAGS, "bin1", "result"}
+ONCE = {*TEXTS, *FLAGS, "bin1", "result", "stream"}
 
 
 class Pairs(list[tuple[str, Any]]):
@@ -44,6 +44,10 @@ def is_text(value: str) -> bool:
     return True
 
 
+def is_count(number: str) -> bool:
+    return number.isdigit() and len(number) <= 15 and (number == "0" or number[0] != "0")
+
+
 def naive_envelope(line: bytes, *, binary: bool = False, stream: bool = False) -> Envelope | None:
     """The envelope without its positions; None if the line is to be refused."""
     try:
@@ -66,7 +70,10 @@ def naive_envelope(line: bytes, *, binary: bool = False, stream: bool = False) -
     attached = found.get("bin1", Number("0"))
     if "bin1" in found and not binary:
         return None
-    if type(attached) is not Number or not attached.isdigit() or len(attached) > 15:
+    if type(attached) is not Number or not is_count(attached):
+        return None
+    room = found.get("stream")
+    if room is not None and (type(room) is not Number or not stream or not is_count(room)):
         return None
     service, attribute, uid, requester = texts
     uid = uid or ""
@@ -86,7 +93,10 @@ def naive_envelope(line: bytes, *, binary: bool = False, stream: bool = False) -
             return None
     error, more = found.get("error") is True, found.get("more") is True
     announced = "bin1" in found
-    return Envelope(kind, service, attribute, uid, requester, error, more, int(attached), 0, None, announced)
+    takes_parts = kind is Kind.REQUEST and room is not None
+    return Envelope(
+        kind, service, attribute, uid, requester, error, more, int(attached), 0, None, announced, takes_parts
+    )
 
 
 def without_positions(envelope: Envelope) -> Envelope:
@@ -102,6 +112,7 @@ def without_positions(envelope: Envelope) -> Envelope:
         0,
         None,
         envelope.has_attachments,
+        envelope.takes_parts,
     )
 
 

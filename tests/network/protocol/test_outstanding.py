@@ -154,6 +154,23 @@ def test_what_is_not_in_flight_cannot_be_cancelled(outstanding: Outstanding[Peer
     assert outstanding.answer(DMM, "A[lab7:1]", "") is A
 
 
+def test_what_a_service_was_asked_and_has_answered_is_counted(outstanding: Outstanding[Peer]) -> None:
+    """The numbers are those of this service alone; what was cancelled counts as asked, parts do not count."""
+    for uid in ("1", "2", "3"):
+        outstanding.forward(A, DMM, uid, is_streaming=True)
+    outstanding.forward(A, SCOPE, "4")
+    outstanding.answer(DMM, "A[lab7:1]", "1", is_last=False)
+    outstanding.answer(DMM, "A[lab7:1]", "1")
+    outstanding.cancel(A, "2")
+    outstanding.answer(DMM, "A[lab7:1]", "2")
+    refusal(lambda: outstanding.forward(A, DMM, "3"))
+    numbers = (outstanding.forwarded_to(DMM), outstanding.answered_by(DMM), outstanding.in_flight_at(DMM))
+    assert numbers == (3, 1, 1)
+    outstanding.remove(DMM)
+    numbers = (outstanding.forwarded_to(DMM), outstanding.answered_by(DMM), outstanding.in_flight_at(DMM))
+    assert numbers == (0, 0, 0)
+
+
 def test_a_stream_has_items_and_an_end(outstanding: Outstanding[Peer]) -> None:
     """Items reach the one who asked, only from the service asked, and not after the end."""
     outstanding.forward(A, DMM, "1", is_streaming=True)

@@ -5,7 +5,7 @@ The numbers of the checks are those of the invariants in `armillary.network.prot
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -79,6 +79,15 @@ class Traffic(RuleBasedStateMachine):
     def at(self, service: Peer) -> list[Model]:
         return [one for one in self.requests if one.service is service]
 
+    def everything(self) -> Any:
+        """What anybody can see of the requests, except how many were refused."""
+        outstanding = self.outstanding
+        return (
+            replace(outstanding.statistics(), refused=0),
+            [(outstanding.in_flight_of(peer), outstanding.in_flight_at(peer)) for peer in self.everybody],
+            [outstanding.asked(peer, uid) for peer in self.everybody for uid in UIDS],
+        )
+
     def give_up(self, one: Model) -> None:
         one.is_given_up = True
         self.given_up.append(one)
@@ -115,9 +124,11 @@ class Traffic(RuleBasedStateMachine):
             self.requests.append(Model(requester, service, uid, is_streaming))
             self.ended["forwarded"] += 1
         else:
+            before = self.everything()
             with pytest.raises(Refused):
                 self.outstanding.forward(requester, service, uid, is_streaming=is_streaming)
             self.ended["refused"] += 1
+            assert before == self.everything()
 
     @rule(sender=peers("everybody"), requester=peers("everybody"), uid=uids, is_last=st.booleans())
     def answer(self, sender: Peer, requester: Peer, uid: str, is_last: bool) -> None:

@@ -243,9 +243,14 @@ def test_a_cause_is_part_of_the_traceback() -> None:
     [
         ({"attribute": "x"}, Request("x", [], {}, "", None, None)),
         ({"attribute": "x", "requester": None, "service": None}, Request("x", [], {}, "", None, None)),
-        ({"result": None}, Reply(None, "", None, False)),
-        ({"result": 1, "more": "yes"}, Reply(1, "", None, False)),
-        ({"result": 1, "error": False, "extra": 5}, Reply(1, "", None, False)),
+        ({"result": None}, Reply(None, "", None)),
+        ({"result": 1, "more": "yes"}, Reply(1, "", None)),
+        ({"result": 1, "error": False, "extra": 5}, Reply(1, "", None)),
+        ({"result": 1, "more": False}, Reply(1, "", None, more=False)),
+        ({"result": 1, "more": True, "progress": True}, Reply(1, "", None, more=True, progress=True)),
+        ({"result": 1, "progress": "yes"}, Reply(1, "", None)),
+        ({"attribute": "x", "stream": 3}, Request("x", [], {}, "", None, None, 3)),
+        ({"attribute": "x", "stream": None}, Request("x", [], {}, "", None, None)),
         ({"error": True}, Failure("", [], "", None, {})),
         (
             {"error": True, "message": 5, "traceback": "none", "exception": 1, "uid": "u"},

@@ -65,7 +65,7 @@ class Registries(RuleBasedStateMachine):
         return (*seen, registry.revision, registry.peers())
 
     def expect(self, allowed: bool, function: Callable[[], Any]) -> Any:
-        """Do it; if it is not allowed, check that it is refused and that this changes nothing (9)."""
+        """9: do it; if it is not allowed, check that it is refused and that this changes nothing."""
         if allowed:
             return function()
         before = self.everything()
@@ -256,7 +256,18 @@ class Registries(RuleBasedStateMachine):
 
     @invariant()
     def links_are_those_of_the_model(self) -> None:
-        """2 and 3."""
+        """2 and 3: nothing but those links, known at both ends, and as often as they were asked for."""
+        registry = self.registry
+        counts = {
+            (peer, service.peer): count
+            for service in registry._services.values()
+            for peer, count in service.links.items()
+        }
+        assert {pair: count for pair, count in self.links.items() if count} == counts
+        assert {peer for pair in counts for peer in pair} <= set(self.present)
+        assert {
+            (peer, service.peer) for peer, services in registry._linked_with.items() for service in services
+        } == set(counts)
         for row in self.registry.table():
             service = self.service(row.name)
             assert service is not None
@@ -314,7 +325,9 @@ class Registries(RuleBasedStateMachine):
 
     @invariant()
     def leases_run_for_those_who_hold_locks(self) -> None:
-        """8."""
+        """8: for them and nobody else, until the last of their locks is released."""
+        held = Counter(peer for peer, _ in self.locks if "ping" in peer.features)
+        assert held == self.registry._leases._locks
         expected = min((peer.last_heard + LEASE for peer in self.leased()), default=None)
         assert expected == self.registry.next_expiry()
 

@@ -52,7 +52,8 @@ values = st.recursive(
 members = st.one_of(
     st.tuples(st.sampled_from(["service", "attribute", "uid", "requester"]), texts | st.none()),
     st.tuples(st.sampled_from(["error", "more"]), st.booleans() | st.none()),
-    st.tuples(st.just("bin1"), st.integers(0, 10**16)),
+    st.tuples(st.sampled_from(["bin1", "stream"]), st.integers(0, 10**16)),
+    st.tuples(st.just("stream"), st.sampled_from([None, -1, 0.0, 1.5, 10**14, True, "1"])),
     st.tuples(
         st.sampled_from(["result", "args", "kwargs", "", "é", "service", "uid", "bin1", "error"]), values
     ),
@@ -284,6 +285,10 @@ def test_the_first_rule_that_fits_decides(keys: dict[str, object], kind: Kind) -
          "expected no attachments from a peer that did not agree on them, got 'bin1'"),
         (b'{"result": 1, "more": true}',
          "expected one reply from a peer that did not agree on several, got 'more'"),
+        (b'{"service": "a", "attribute": "b", "stream": 16}',
+         "expected no 'stream' from a peer that did not agree on several replies, got it"),
+        (b'{"service": "a", "attribute": "b", "stream": "16"}',
+         "expected a number of items as 'stream', got a string"),
     ],
 )  # fmt: skip
 def test_a_line_that_is_no_packet_is_told_why(line: bytes, text: str) -> None:

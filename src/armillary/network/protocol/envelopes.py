@@ -8,6 +8,7 @@ another one.
 from __future__ import annotations
 
 import enum
+import re
 from typing import Any
 
 import msgspec
@@ -17,7 +18,7 @@ from .identities import MANAGER
 from .packets import DISCONNECT, NOTIFICATION_UID, PacketError
 from .payloads import ATTACHED
 
-__all__ = ["LONGEST_VALUE", "MOST_KEYS", "NO_VALUE", "Envelope", "EnvelopeKeys", "Kind"]
+__all__ = ["COUNT", "LONGEST_VALUE", "MOST_KEYS", "NO_VALUE", "Envelope", "EnvelopeKeys", "Kind"]
 
 LONGEST_VALUE = 4096
 """Bytes of JSON text of a value of the envelope.
@@ -26,6 +27,8 @@ Names, attributes and uids are much shorter; each pending request keeps some of 
 """
 MOST_KEYS = 256
 """Keys of a packet, each of which costs some microseconds; those of 1.0 have seven at most."""
+COUNT = re.compile(rb"0|[1-9][0-9]{0,14}")
+"""The JSON text of a number of something."""
 NO_VALUE = 0.5
 """Stands for all numbers that no key of the envelope may have."""
 
@@ -69,6 +72,8 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
     """Of a request: where the value of a `requester` stands that its sender has made up."""
     has_attachments: bool = False
     """Whether values are attached to it; they may be of no bytes together."""
+    takes_parts: bool = False
+    """Of a request: whether its sender takes several replies to it: items of an iteration, and progress."""
 
 
 # What a key of the envelope may be, for people and for programs. It may be null, too, which is as good as
@@ -81,6 +86,7 @@ _EXPECTED: dict[str, tuple[str, tuple[type, ...]]] = {
     "requester": ("a string", (str, type(None))),
     "error": ("true or false", (bool, type(None))),
     "more": ("true or false", (bool, type(None))),
+    "stream": ("a number of items", (int, type(None))),
     ATTACHED: ("a number of bytes", (int,)),
 }
 
@@ -92,8 +98,8 @@ class EnvelopeKeys:
 
     Args:
         binary: whether the sender agreed on attachments. From others, the key that announces them is refused.
-        stream: whether the sender agreed on several replies to one request. From others, ``"more": true`` is
-            refused.
+        stream: whether the sender agreed on several replies to one request. From others, ``"more": true`` and
+            ``"stream"`` are refused.
     """
 
     def __init__(self, *, binary: bool, stream: bool) -> None:
@@ -108,6 +114,12 @@ class EnvelopeKeys:
         """The packet's uid, as soon as it is known; empty until then."""
         uid = self._found.get("uid")
         return uid if isinstance(uid, str) else ""
+
+    @property
+    def requester(self) -> str:
+        """The packet's requester, likewise."""
+        requester = self._found.get("requester")
+        return requester if isinstance(requester, str) else ""
 
     def begin(self, key: str) -> bool:
         """There is such a key. Return whether its value matters."""
@@ -132,6 +144,8 @@ class EnvelopeKeys:
             self.object(f"expected text as {key!r}, got half of a surrogate pair in it")
         elif key == "more" and value and not self._stream:
             self.object("expected one reply from a peer that did not agree on several, got 'more'")
+        elif key == "stream" and value is not None and not self._stream:
+            self.object("expected no 'stream' from a peer that did not agree on several replies, got it")
         else:
             self._found[key] = value
             if key == "requester":
@@ -171,6 +185,7 @@ class EnvelopeKeys:
             closing if is_request else 0,
             self._requester_span if is_request else None,
             ATTACHED in self._found,
+            is_request and found("stream") is not None,
         )
 
     def _kind(self) -> Kind:

@@ -16,6 +16,7 @@ __all__ = [
     "EXCEPTION",
     "FEATURES",
     "PING",
+    "STATUS",
     "STREAM",
     "agree",
     "announced",
@@ -35,8 +36,10 @@ STREAM = "stream"
 """A reply with ``"more": true`` is one of several: items of an iteration, or progress."""
 EXCEPTION = "exception"
 """An error packet may say which class of exception was raised."""
+STATUS = "status"
+"""The manager answers ``status`` (`protocol.status`), which for one of 1.0 is a request of administrators."""
 
-ALL_FEATURES: frozenset[str] = frozenset({BINARY, PING, CANCEL, STREAM, EXCEPTION})
+ALL_FEATURES: frozenset[str] = frozenset({BINARY, PING, CANCEL, STREAM, EXCEPTION, STATUS})
 
 
 def announcement(features: Iterable[str]) -> dict[str, list[str]]:

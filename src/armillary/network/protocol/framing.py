@@ -183,19 +183,23 @@ class PacketReader:
         line = b""
         try:
             if size > self.limit:
-                uid = "" if self._scanner is None else self._scanner.uid
-                raise PacketError(str(LineTooLong(self.limit)), uid=uid, attached=None)
+                too_long = PacketError(str(LineTooLong(self.limit)), attached=None)
+                if self._scanner is not None:
+                    too_long.uid, too_long.requester = self._scanner.uid, self._scanner.requester
+                raise too_long
             if size > LONGEST_SHORT_LINE and self._line.size:
                 packet = self._ended_long_line(piece)
             else:
                 line = b"".join([*self._line.take(), piece]) if self._line.size else piece
                 packet = Packet(scan_line(line, binary=self._binary, stream=self._stream), [line], [])
             if packet.envelope.attached > self.limit:
-                raise PacketError(
+                too_much = PacketError(
                     f"expected at most {self.limit} attached bytes, got {packet.envelope.attached}",
                     uid=packet.envelope.uid,
                     attached=packet.envelope.attached,
                 )
+                too_much.requester = packet.envelope.requester or ""
+                raise too_much
             return packet
         except PacketError as error:
             self._line.take()

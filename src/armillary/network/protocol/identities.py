@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from .codec import json_type
+from .codec import STANDARD, TooDeep, json_type
 from .features import announced, announcement
 
 __all__ = [
@@ -180,6 +180,11 @@ def _attributes(answer: dict[str, Any]) -> dict[str, object]:
     attributes = answer["attributes"]
     if not isinstance(attributes, dict):
         raise TypeError(f"expected an object as the attributes of a service, got {json_type(attributes)}")
+    try:
+        # They are repeated to others, inside four objects more, by a manager that must be able to write that.
+        STANDARD.encode({"result": {"services": {"": {"": attributes}}}})
+    except TooDeep:
+        raise ValueError("expected attributes of a service that are not nested as deeply") from None
     return attributes
 
 

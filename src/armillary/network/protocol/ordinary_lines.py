@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from .codec import MAX_DEPTH
-from .envelopes import LONGEST_VALUE, MOST_KEYS, Envelope, Kind
+from .envelopes import COUNT, LONGEST_VALUE, MOST_KEYS, Envelope, Kind
 from .identities import MANAGER
 from .packets import DISCONNECT, NOTIFICATION_UID
 
@@ -34,6 +34,7 @@ class _Keys(msgspec.Struct, gc=False):
     more: bool | msgspec.UnsetType | None = msgspec.UNSET
     result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     bin1: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    stream: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 _read_keys = msgspec.json.Decoder(_Keys).decode
@@ -72,6 +73,7 @@ def scan_ordinary_line(line: bytes, stream: bool) -> Envelope | None:
         or (keys.error is not _UNSET and line.count(b'"error"') != 1)
         or (keys.more is not _UNSET and (line.count(b'"more"') != 1 or not stream))
         or keys.bin1 is not _UNSET
+        or (isinstance(keys.stream, msgspec.Raw) and not _is_room(line, keys.stream, stream))
         or (len(line) > _SURELY_SHORT and _is_long(service, attribute, uid, requester))
     ):
         return None
@@ -93,12 +95,20 @@ def scan_ordinary_line(line: bytes, stream: bool) -> Envelope | None:
             return None
         closing = line.rfind(b"}")
     error, more = keys.error is True, keys.more is True
-    return Envelope(kind, service, attribute, uid, requester, error, more, 0, closing, None)
+    takes_parts = kind is Kind.REQUEST and keys.stream is not _UNSET
+    return Envelope(
+        kind, service, attribute, uid, requester, error, more, 0, closing, None, takes_parts=takes_parts
+    )
 
 
 def _are_many(line: bytes) -> bool:
     """Whether arrays and objects may be nested too deeply, or the packet may have too many keys."""
     return line.count(b"[") + line.count(b"{") > MAX_DEPTH or line.count(b":") > MOST_KEYS
+
+
+def _is_room(line: bytes, value: msgspec.Raw, stream: bool) -> bool:
+    """Whether this is surely a number of items, from somebody who may say one."""
+    return stream and COUNT.fullmatch(value) is not None and line.count(b'"stream"') == 1
 
 
 def _is_long(*values: str | None) -> bool:

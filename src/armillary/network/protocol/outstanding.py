@@ -123,11 +123,13 @@ class _Requester(Generic[P]):
 
 
 class _Service(Generic[P]):
-    __slots__ = ("given_up", "in_flight", "named", "unnamed")
+    __slots__ = ("answered", "forwarded", "given_up", "in_flight", "named", "unnamed")
 
     def __init__(self) -> None:
         self.named: dict[tuple[str, str], Forwarded[P]] = {}
         self.unnamed: dict[str, deque[Forwarded[P]]] = {}
+        self.forwarded = 0
+        self.answered = 0
         self.in_flight = 0
         self.given_up: dict[Forwarded[P], None] = {}
 
@@ -228,6 +230,7 @@ class Outstanding(Generic[P]):
             own.unnamed[request] = None
             at.unnamed.setdefault(name, deque()).append(request)
         at.in_flight += 1
+        at.forwarded += 1
         self._forwarded += 1
 
     def answer(self, sender: P, requester_name: str, uid: str, *, is_last: bool = True) -> P | Stray:
@@ -254,6 +257,7 @@ class Outstanding(Generic[P]):
         if is_last:
             at.forget(request)
             at.in_flight -= 1
+            at.answered += 1
             self._disown(request)
             self._answered += 1
         elif request.is_streaming:
@@ -306,6 +310,16 @@ class Outstanding(Generic[P]):
         own = self._requesters.get(requester.network_name)
         request = None if own is None else own.named.get(uid)
         return None if request is None else request.service
+
+    def forwarded_to(self, service: P) -> int:
+        """How many requests a service was sent since it came."""
+        at = self._services.get(service)
+        return 0 if at is None else at.forwarded
+
+    def answered_by(self, service: P) -> int:
+        """How many replies of a service, not counting parts of them, were delivered since it came."""
+        at = self._services.get(service)
+        return 0 if at is None else at.answered
 
     def in_flight_at(self, service: P) -> int:
         """How many requests a service has to answer, not counting those that were given up."""

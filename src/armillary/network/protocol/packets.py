@@ -2,16 +2,18 @@ r"""Packets: one JSON object on one line, ended by CR LF.
 
 What a packet is, depends on its keys:
 
-============ ====================================== ==========================================================
+============ ====================================== ====================================================
 packet       from, to                               keys
-============ ====================================== ==========================================================
-request      client, manager, service               args attribute error kwargs service uid [requester]
+============ ====================================== ====================================================
+request      client, manager, service               args attribute error kwargs service uid
+                                                    [requester] [stream]
 request      manager to device                      args attribute error kwargs requester uid
-reply        service, manager, client               error requester result uid [more]
-error        likewise                               error message requester result traceback uid [exception]
+reply        service, manager, client               error requester result uid [more] [progress]
+error        likewise                               error message requester result traceback uid
+                                                    [exception]
 notification service, manager, its linked clients   error result service uid
 disconnect   device to manager                      attribute service
-============ ====================================== ==========================================================
+============ ====================================== ====================================================
 
 The functions named after packets make their bytes; `typed` says what a device has received. The manager does
 not read packets: `scanning` shows it all that it needs.
@@ -41,6 +43,7 @@ __all__ = [
     "disconnect",
     "error",
     "exception_class",
+    "from_manager",
     "identity_request",
     "message_of",
     "notification",
@@ -65,6 +68,7 @@ class PacketError(ValueError):
 
     Attributes:
         uid: of the packet, if it has one that could be read, else empty. An error packet carries it back.
+        requester: likewise; of a reply, it says who waits for it.
         is_json: whether the line is JSON, so that nobody has typed it by hand.
         attached: how many raw bytes follow the line; None if that cannot be known.
     """
@@ -72,6 +76,7 @@ class PacketError(ValueError):
     def __init__(self, text: str, *, uid: str = "", is_json: bool = True, attached: int | None = 0) -> None:
         super().__init__(text)
         self.uid = uid
+        self.requester = ""
         self.is_json = is_json
         self.attached = attached
 
@@ -92,6 +97,8 @@ class Request(msgspec.Struct, frozen=True):
     """Who asks, as the manager says: a client's network name, or the manager's."""
     service: str | None
     """None if the manager itself asks."""
+    stream: int | None = None
+    """How many items of an iteration the client has room for; None if it wants one reply, and no progress."""
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -101,8 +108,13 @@ class Reply(msgspec.Struct, frozen=True):
     uid: str
     requester: str | None
     """Who had asked."""
-    more: bool
-    """Whether more replies to the same request follow; only where ``stream`` was agreed on."""
+    more: bool | None = None
+    """Whether more replies to the same request follow; only where ``stream`` was agreed on.
+
+    False is the end of an iteration, whose items have come before; None is the one and only reply.
+    """
+    progress: bool = False
+    """Whether this says how far the call has come, and is no item of what it returns."""
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -133,24 +145,35 @@ def request(
     kwargs: Mapping[str, object] | None = None,
     *,
     uid: str = "",
+    stream: int | None = None,
     codec: Codec = STANDARD,
 ) -> bytes:
     """A request to a service, or to the manager by its name ``Manager``.
+
+    Args:
+        service: who is asked.
+        attribute: for what.
+        args: of a method.
+        kwargs: of a method.
+        uid: the reply has the same.
+        stream: how many items the asker has room for; only where ``stream`` was agreed on.
+        codec: how values are written.
 
     Raises:
         TypeError: an argument is not JSON serializable.
         ValueError: arguments are nested too deeply.
     """
-    return codec.pack(
-        {
-            "args": args,
-            "attribute": attribute,
-            "error": False,
-            "kwargs": {} if kwargs is None else kwargs,
-            "service": service,
-            "uid": uid,
-        }
-    )
+    packet: dict[str, object] = {
+        "args": args,
+        "attribute": attribute,
+        "error": False,
+        "kwargs": {} if kwargs is None else kwargs,
+        "service": service,
+        "uid": uid,
+    }
+    if stream is not None:
+        packet["stream"] = stream
+    return codec.pack(packet)
 
 
 def identity_request(manager: str, features: Iterable[str] = ()) -> bytes:
@@ -160,12 +183,12 @@ def identity_request(manager: str, features: Iterable[str] = ()) -> bytes:
         manager: its full name, as `manager_name` makes it.
         features: what it offers beyond 1.0.
     """
-    return _manager_request(manager, "identity", [], announcement(features))
+    return from_manager(manager, "identity", [], announcement(features))
 
 
 def username_request(manager: str) -> bytes:
     """The manager asks a device for a user's name. The argument is as for `identity_request`."""
-    return _manager_request(manager, "username", [manager], {})
+    return from_manager(manager, "username", [manager], {})
 
 
 def password_request(manager: str, whose: str) -> bytes:
@@ -175,10 +198,11 @@ def password_request(manager: str, whose: str) -> bytes:
         manager: as for `identity_request`.
         whose: a user's name, or the manager's full name if the manager's own password is asked for.
     """
-    return _manager_request(manager, "password", [whose], {})
+    return from_manager(manager, "password", [whose], {})
 
 
-def _manager_request(manager: str, attribute: str, args: list[str], kwargs: Mapping[str, object]) -> bytes:
+def from_manager(manager: str, attribute: str, args: Sequence[object], kwargs: Mapping[str, object]) -> bytes:
+    """What a manager itself says to a device. The first argument is as for `identity_request`."""
     return STANDARD.pack(
         {
             "args": args,
@@ -197,7 +221,13 @@ def answer(result: object, requester: str | None = None) -> bytes:
 
 
 def reply(
-    requester: str | None, uid: str, result: object, *, more: bool = False, codec: Codec = STANDARD
+    requester: str | None,
+    uid: str,
+    result: object,
+    *,
+    more: bool | None = None,
+    progress: bool = False,
+    codec: Codec = STANDARD,
 ) -> bytes:
     """The result of a request. The requester and the uid are those of the request.
 
@@ -205,7 +235,9 @@ def reply(
         requester: who had asked.
         uid: of the request.
         result: the value.
-        more: whether other replies to the same request follow; only where ``stream`` was agreed on.
+        more: whether other replies to the same request follow, or this is the end of several; only where
+            ``stream`` was agreed on, and None elsewhere.
+        progress: whether this says how far the call has come, and is no item of what it returns.
         codec: how values are written.
 
     Raises:
@@ -213,8 +245,10 @@ def reply(
         ValueError: it is nested too deeply.
     """
     packet: dict[str, object] = {"error": False, "requester": requester, "result": result, "uid": uid}
-    if more:
-        packet["more"] = True
+    if more is not None:
+        packet["more"] = more
+    if progress:
+        packet["progress"] = True
     return codec.pack(packet)
 
 
@@ -319,6 +353,7 @@ def typed(packet: object) -> Request | Reply | Failure | Notification:
             uid=uid,
             requester=_name(packet, "requester", uid),
             service=_name(packet, "service", uid),
+            stream=_count(packet, "stream", uid),
         )
     if uid == NOTIFICATION_UID:
         return _notification(packet)
@@ -326,7 +361,8 @@ def typed(packet: object) -> Request | Reply | Failure | Notification:
         result=packet["result"],
         uid=uid,
         requester=_name(packet, "requester", uid),
-        more=packet.get("more") is True,
+        more=more if isinstance(more := packet.get("more"), bool) else None,
+        progress=packet.get("progress") is True,
     )
 
 
@@ -351,6 +387,13 @@ def _notification(packet: dict[str, Any]) -> Notification:
 
 def _name(packet: dict[str, Any], key: str, uid: str) -> str | None:
     return None if packet.get(key) is None else _value(packet, key, str, uid)
+
+
+def _count(packet: dict[str, Any], key: str, uid: str) -> int | None:
+    value = packet.get(key)
+    if value is not None and (type(value) is not int or value < 0):
+        raise PacketError(f"expected a number of items as {key!r}, got {json_type(value)}", uid=uid)
+    return value
 
 
 _NOTHING = object()

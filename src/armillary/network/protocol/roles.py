@@ -76,6 +76,10 @@ class Role:
         if not _matches(self.call, service):
             raise Refused(PermissionError, f"{peer.network_name} may not lock the {service!r} service")
 
+    def may_watch(self, service: str) -> bool:
+        """Whether a peer of this role is told who uses this service: if it may use it itself."""
+        return self.administrate or _matches(self.link, service) or _matches(self.call, service)
+
     def check_serve(self, peer: Peer) -> None:
         """Raise Refused unless a peer of this role may connect as the service that it is."""
         if not _matches(self.serve, peer.name):
@@ -155,7 +159,7 @@ class AdminRequest:
     has_secrets: bool = False
 
 
-PUBLIC_REQUESTS = frozenset({"identity", "link", "unlink", "acquire_lock", "release_lock"})
+PUBLIC_REQUESTS = frozenset({"identity", "status", "link", "unlink", "acquire_lock", "release_lock"})
 """What everybody can ask of the manager, as far as its role allows."""
 
 # What an administrator could read or do over 1.0 and is written down there, less what nobody should: SQL of

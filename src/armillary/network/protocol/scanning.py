@@ -16,7 +16,7 @@ import json
 import re
 
 from .codec import STANDARD, TooDeep, json_type
-from .envelopes import LONGEST_VALUE, MOST_KEYS, NO_VALUE, Envelope, EnvelopeKeys, Kind
+from .envelopes import COUNT, LONGEST_VALUE, MOST_KEYS, NO_VALUE, Envelope, EnvelopeKeys, Kind
 from .nesting import LONGEST_GAP, LongText, Malformed, Nesting, end_of_short_value
 from .ordinary_lines import scan_ordinary_line
 from .packets import PacketError
@@ -42,7 +42,6 @@ _WORD = re.compile(rb'[^ \t\n\r,:\[\]{}"]*+')
 _NUMBER = re.compile(rb"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?")
 _WORDS = {b"true": True, b"false": False, b"null": None}
 _NUMBERS = frozenset({b"NaN", b"Infinity", b"-Infinity"})
-_COUNT = re.compile(rb"0|[1-9][0-9]{0,14}")
 _QUOTE, _COLON, _COMMA, _OPEN, _CLOSE = b'":,{}'
 
 
@@ -86,12 +85,36 @@ class EnvelopeScanner:
         """The packet's uid, as soon as it is known; empty until then."""
         return self._envelope.uid
 
+    @property
+    def requester(self) -> str:
+        """The packet's requester, likewise."""
+        return self._envelope.requester
+
     def feed(self, data: bytes) -> None:
         """Read on.
 
         Raises:
             PacketError: it is not JSON, whatever follows.
         """
+        try:
+            self._feed(data)
+        except PacketError as error:
+            error.requester = self.requester
+            raise
+
+    def finish(self) -> Envelope:
+        """The line is over.
+
+        Raises:
+            PacketError: it is no packet.
+        """
+        try:
+            return self._finish()
+        except PacketError as error:
+            error.requester = self.requester
+            raise
+
+    def _feed(self, data: bytes) -> None:
         bad = self._bad_utf8(data)
         self._text += data if bad < 0 else data[:bad]
         try:
@@ -103,12 +126,7 @@ class EnvelopeScanner:
         if bad >= 0:
             raise self._malformed("expected UTF-8, got something else", len(self._text))
 
-    def finish(self) -> Envelope:
-        """The line is over.
-
-        Raises:
-            PacketError: it is no packet.
-        """
+    def _finish(self) -> Envelope:
         if self._utf8.getstate()[0]:
             raise self._malformed("expected UTF-8, got half a character", len(self._text))
         if self._state is _State.NO_OBJECT:
@@ -222,7 +240,7 @@ class EnvelopeScanner:
             return -1
         if word in _WORDS:
             return self._take(_WORDS[word], index, end)
-        if _COUNT.fullmatch(word):
+        if COUNT.fullmatch(word):
             return self._take(int(word), index, end)
         if word in _NUMBERS or _NUMBER.fullmatch(word):
             return self._take(NO_VALUE, index, end)
