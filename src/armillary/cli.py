@@ -27,7 +27,7 @@ class _LazyGroup(click.Group):
             "See it work: a device on this computer, and a live table of its sensors.",
         ),
         "katcp": ("armillary.katcp.cli", "Talk to KATCP devices, and be one."),
-        "network": ("armillary.network.cli", "Run a lab network."),
+        "network": ("armillary.network.cli", "Run a lab network, and talk to its services."),
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
-from armillary._runtime.groups import single_exception
-from armillary.network.client import Client, open_client_on
 from armillary.network.errors import LockRefused, RemoteError, ServiceGone
-from armillary.network.manager import serve_manager_on
-from armillary.network.service import Service, run_service_on
-from armillary.testing import MemoryListener
+from armillary.network.service import Service
+from armillary.testing import Lab
 
 
 class Bench(Service):
@@ -40,45 +35,13 @@ class Bench(Service):
         raise LookupError("no such channel")
 
 
-class Lab:
-    """A manager in memory."""
-
-    def __init__(self, listener: MemoryListener, nursery: trio.Nursery) -> None:
-        self.listener = listener
-        self.nursery = nursery
-
-    async def start(self, service: Service) -> trio.CancelScope:
-        """Let a service run until its scope is cancelled."""
-        scope = trio.CancelScope()
-        stream = await self.listener.connect()
-
-        async def run(*, task_status: trio.TaskStatus[Any]) -> None:
-            with scope:
-                await run_service_on(service, stream, task_status=task_status)
-
-        await self.nursery.start(run)
-        return scope
-
-    @asynccontextmanager
-    async def client(self, name: str = "Client") -> AsyncIterator[Client]:
-        """A client, for a block."""
-        async with open_client_on(await self.listener.connect(), name=name) as client:
-            yield client
-
-
 @pytest.fixture
-async def lab(autojump_clock: trio.testing.MockClock) -> AsyncIterator[Lab]:
-    listener = MemoryListener()
-    with single_exception():
-        async with trio.open_nursery() as nursery:
-            await nursery.start(partial(serve_manager_on, [listener]))
-            yield Lab(listener, nursery)
-            nursery.cancel_scope.cancel(reason="the test is over")
+def lab_services() -> list[Service]:
+    return [Bench()]
 
 
-async def test_calls(lab: Lab) -> None:
+async def test_calls(lab: Lab, autojump_clock: trio.testing.MockClock) -> None:
     """Coroutines and functions are called by name, constants read by calling, and errors raised as errors."""
-    await lab.start(Bench())
     async with lab.client() as client, client.link("Bench") as bench:
         assert await bench.double(21) == 42
         assert await bench.wait(3) == 3
@@ -88,19 +51,17 @@ async def test_calls(lab: Lab) -> None:
         assert caught.value.type_name == "LookupError"
 
 
-async def test_arrays_and_bytes(lab: Lab) -> None:
+async def test_arrays_and_bytes(lab: Lab, autojump_clock: trio.testing.MockClock) -> None:
     """What both ends have agreed on travels as it is, bit by bit."""
     numpy = pytest.importorskip("numpy")
-    await lab.start(Bench())
     async with lab.client() as client, client.link("Bench") as bench:
         array = numpy.linspace(0, 1, 10_000).reshape(100, 100)
         numpy.testing.assert_array_equal(await bench.double(array), array * 2)
         assert await bench.double(b"\x00\xff") == b"\x00\xff\x00\xff"
 
 
-async def test_notifications_come_before_the_reply(lab: Lab) -> None:
+async def test_notifications_come_before_the_reply(lab: Lab, autojump_clock: trio.testing.MockClock) -> None:
     """Everybody who is linked hears every notification, in order, and before the result that follows."""
-    await lab.start(Bench())
     async with lab.client("One") as one, lab.client("Two") as two:
         async with one.link("Bench") as asking, two.link("Bench") as listening:
             mine, theirs = asking.notifications(), listening.notifications()
@@ -120,9 +81,8 @@ async def _first(notes: Any, count: int) -> AsyncIterator[Any]:
             return
 
 
-async def test_locks(lab: Lab) -> None:
+async def test_locks(lab: Lab, autojump_clock: trio.testing.MockClock) -> None:
     """Who holds the lock alone is not joined by others, and gives it back with the block."""
-    await lab.start(Bench())
     async with lab.client("One") as one, lab.client("Two") as two, one.link("Bench") as mine:
         async with mine.lock():
             with pytest.raises(Exception, match="locked"):
@@ -134,11 +94,11 @@ async def test_locks(lab: Lab) -> None:
                     pass
 
 
-async def test_a_service_that_ends(lab: Lab) -> None:
+async def test_a_service_that_ends(lab: Lab, autojump_clock: trio.testing.MockClock) -> None:
     """Whoever waits for a service that goes is told so at once."""
-    scope = await lab.start(Bench())
+    scope = await lab.start(Bench(name="Bench 2"))
     began = trio.current_time()
-    async with lab.client() as client, client.link("Bench") as bench, trio.open_nursery() as nursery:
+    async with lab.client() as client, client.link("Bench 2") as bench, trio.open_nursery() as nursery:
         nursery.start_soon(_expect_gone, bench)
         await trio.sleep(1)
         scope.cancel()
@@ -150,9 +110,8 @@ async def _expect_gone(bench: Any) -> None:
         await bench.wait(1000)
 
 
-async def test_many_at_once(lab: Lab) -> None:
+async def test_many_at_once(lab: Lab, autojump_clock: trio.testing.MockClock) -> None:
     """A hundred clients with ten calls each get their own results."""
-    await lab.start(Bench())
 
     async def work(number: int) -> None:
         async with lab.client(f"Client {number}") as client, client.link("Bench") as bench:

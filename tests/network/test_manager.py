@@ -12,10 +12,10 @@ import pytest
 import trio
 import trio.testing
 
-from armillary._runtime.groups import single_exception
-from armillary.network.manager import Authenticate, ManagerLimits, serve_manager_on
+from armillary import testing
+from armillary.network.manager import Authenticate, ManagerLimits
 from armillary.network.store import Store, open_store
-from armillary.testing import MemoryListener, RawPeer
+from armillary.testing import RawPeer
 from armillary.testing.streams import BoundedStream
 
 
@@ -71,16 +71,15 @@ class Device:
 
 
 class Lab:
-    """A manager that is being served in memory."""
+    """A manager whose peers are spoken for by the test."""
 
-    def __init__(self, listener: MemoryListener, nursery: trio.Nursery) -> None:
-        self._listener = listener
-        self.nursery = nursery
+    def __init__(self, lab: testing.Lab) -> None:
+        self._lab = lab
 
     @asynccontextmanager
     async def device(self) -> AsyncIterator[Device]:
         """Somebody who has connected and said nothing."""
-        stream = await self._listener.connect()
+        stream = await self._lab.connect()
         try:
             yield Device(stream)
         finally:
@@ -106,12 +105,8 @@ class Lab:
 @asynccontextmanager
 async def open_lab(**options: Any) -> AsyncIterator[Lab]:
     """A manager, for a block."""
-    listener = MemoryListener()
-    with single_exception():
-        async with trio.open_nursery() as nursery:
-            await nursery.start(partial(serve_manager_on, [listener], **options))
-            yield Lab(listener, nursery)
-            nursery.cancel_scope.cancel(reason="the test's block was left")
+    async with testing.open_lab(**options) as lab:
+        yield Lab(lab)
 
 
 @pytest.fixture

@@ -38,7 +38,8 @@ def test_the_command_is_there() -> None:
     """``python -m armillary network`` lists its commands; errors end with a status."""
     command = [sys.executable, "-m", "armillary", "network"]
     shown = subprocess.run([*command, "--help"], capture_output=True, check=True).stdout.decode()
-    for name in ("keygen", "certgen", "certdump", "hostname", "user", "delete"):
+    names = "start ls call watch keygen certgen certdump hostname user audit delete"
+    for name in names.split():
         assert f"\n  {name} " in shown
     failed = subprocess.run([*command, "certdump", "none.crt"], capture_output=True, check=False)
     assert 1 == failed.returncode

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
+
+from armillary._wire.text import printable, utc
 
 from .protocol.readings import SensorStatus
 from .protocol.values import STANDARD_TYPES, Timestamp
@@ -22,32 +23,9 @@ STATUS_COLOURS = {
 }
 
 
-def printable(raw: bytes | str) -> str:
-    r"""A text in one line, with ``\x..`` or the like for what is no text or would command the terminal."""
-    text = raw.decode("utf-8", "backslashreplace") if isinstance(raw, bytes) else raw
-    if text.isprintable():
-        return text
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
-    )
-
-
 def status_text(status: SensorStatus) -> str:
     """The word for a status that is used on the wire."""
     return status.name.lower()
-
-
-def utc(timestamp: float) -> str:
-    """A time as ``2026-01-31T12:34:56.789Z``; as the number that it is, if no calendar has it.
-
-    Args:
-        timestamp: seconds since 1970-01-01 UTC.
-    """
-    try:
-        moment = datetime.fromtimestamp(timestamp, UTC)
-    except (ValueError, OverflowError, OSError):  # NaN, infinity, beyond the year 9999
-        return repr(float(timestamp))
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def wire_value(value: Any) -> str:

@@ -17,9 +17,12 @@ from .running import FILE, Password, database_option, errors_reported
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Awaitable, Callable
 
     from armillary.network.manager import Authenticate
     from armillary.network.store import Store
+
+    Publish = Callable[..., Awaitable[None]]
 
 __all__ = ["start"]
 
@@ -48,6 +51,16 @@ _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 @click.option(
     "-l", "--log-file", type=FILE, help="Where to log.  [default: a new file in the network's home]"
 )
+@click.option(
+    "--metrics-port", type=click.IntRange(0, 65535), help="Publish OpenMetrics on this port.  [default: none]"
+)
+@click.option(
+    "--metrics-host",
+    metavar="HOST",
+    default="127.0.0.1",
+    show_default=True,
+    help="The address to publish them on.",
+)
 def start(
     host: str | None,
     port: int,
@@ -61,6 +74,8 @@ def start(
     disable_tls: bool,
     log_level: str,
     log_file: Path | None,
+    metrics_port: int | None,
+    metrics_host: str,
 ) -> None:
     """Run a manager until Ctrl-C, SIGTERM, or an administrator's shutdown_manager.
 
@@ -75,6 +90,7 @@ def start(
     if (auth_password is not None) + auth_hostname + auth_login > 1:
         raise click.UsageError("Cannot specify multiple authentication methods")
     home = find_home()
+    publish = None if metrics_port is None else _publisher(metrics_host, metrics_port)
     with errors_reported():
         _begin_log(home.log(time.time()) if log_file is None else log_file, log_level)
         context = None
@@ -85,7 +101,7 @@ def start(
             for table in ("connections", "auth_hostnames", "auth_users"):
                 _logger.info("loaded the %r table from %s", table, path)
             authenticate = _authentication(store, path, auth_password, auth_hostname, auth_login)
-            _run(host, port, context, store, authenticate)
+            _run(host, port, context, store, authenticate, publish)
 
 
 def _begin_log(file: Path, level: str) -> None:
@@ -137,19 +153,30 @@ def _authentication(
     return Authenticate()
 
 
+def _publisher(host: str, port: int) -> Publish:
+    try:
+        from armillary.network.metrics import serve_metrics
+    except ImportError as error:
+        raise click.ClickException(str(error)) from None
+    return partial(serve_metrics, port=port, host=host)
+
+
 def _run(
     host: str | None,
     port: int,
     context: ssl.SSLContext | None,
     store: Store,
     authenticate: Authenticate,
+    publish: Publish | None,
 ) -> None:
     import trio
 
     from armillary._runtime.dial import address_text, bound_ports
     from armillary._runtime.groups import single_exception
     from armillary._runtime.signals import cancel_on_signal
-    from armillary.network.manager import serve_manager
+    from armillary.network.manager import Manager, serve_manager
+
+    managers: list[Manager] = []
 
     async def run() -> None:
         with single_exception():
@@ -163,17 +190,19 @@ def _run(
                         ssl_context=context,
                         authenticate=authenticate,
                         store=store,
+                        on_start=managers.append,
                     )
-                    listeners = await serving.start(serve)
+                    try:
+                        listeners = await serving.start(serve)
+                    except OSError as error:
+                        wanted = address_text(host or "all addresses", port)
+                        raise OSError(f"could not listen on {wanted}: {error}") from error
+                    if publish is not None:
+                        await nursery.start(publish, managers[0])
                     where = address_text(host or own_hostname(), bound_ports(listeners)[0])
                     tls = "DISABLED" if context is None else "ENABLED"
                     _logger.info("Network Manager running on %s (TLS %s)", where, tls)
                 nursery.cancel_scope.cancel(reason="an administrator has shut the manager down")
 
-    try:
-        trio.run(run)
-    except OSError as error:
-        raise OSError(
-            f"could not listen on {address_text(host or 'all addresses', port)}: {error}"
-        ) from error
+    trio.run(run)
     _logger.info("the manager has ended")
