@@ -16,6 +16,7 @@
 #     store/ tls/       users and the audit; keys, certificates, trust
 #     manager peer_session          the manager and its peers
 #     client link service reconnect ...   devices: who asks, and who is asked
+#     metrics remote_start cli      a manager's numbers over HTTP, its start over SSH, the commands
 #   testing/          all of it inside a test's nursery, on streams in memory
 #   cli, demo         the ``armillary`` command
 

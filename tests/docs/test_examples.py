@@ -183,8 +183,8 @@ async def test_my_device() -> None:
 
 
 async def test_readme(tmp_path: Path) -> None:
-    """The example in README.md runs as it is, and gets its reply."""
-    (program,) = re.findall(
+    """The first example in README.md runs as it is, and gets its reply."""
+    program, *_ = re.findall(
         r"^```python\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL | re.MULTILINE
     )
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")

@@ -19,7 +19,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import trio
 
@@ -155,9 +155,11 @@ class Customer:
                             self.visit.deadline = math.inf  # else it may end anywhere
                         await self._use(link)
             except (LinkRefused, LockRefused, LockLost) as error:
-                self._explain(KIND, "refused", error)
+                self._explain(KIND, error)
+                self._tally.ended["refused"] += 1
             except ConnectionClosed as error:
-                self._explain("manager", "refused", error)
+                self._explain("manager", error)
+                self._tally.ended["not connected"] += 1
 
     async def _use(self, link: Link) -> None:
         rng = self._rng
@@ -257,23 +259,19 @@ class Customer:
             how = "answered"
         except ArmillaryError as error:
             how = type(error).__name__
+            cause = "manager" if isinstance(error, ConnectionClosed) else repr(link.service_name)
             if isinstance(error, RemoteError) and error.type_name == "LookupError":
-                self._explain(token, "failed", error)
-            else:
-                self._explain(
-                    "manager" if isinstance(error, ConnectionClosed) else repr(link.service_name), how, error
-                )
+                how, cause = "failed", token
+            self._explain(cause, error)
         finally:
             del tally.pending[token]
             tally.longest = max(tally.longest, trio.current_time() - begin)
             tally.ended[how] += 1
 
-    def _explain(self, cause: str, how: str, error: ArmillaryError) -> None:
+    def _explain(self, cause: str, error: ArmillaryError) -> None:
         """An error must name what has caused it."""
         if cause not in str(error):
-            self._tally.wrong.append(f"{how}, without a word of {cause}: {error!r}")
-        if how in ("refused", "failed"):
-            self._tally.ended[how] += 1
+            self._tally.wrong.append(f"an error without a word of {cause}: {error!r}")
 
 
 def _is_of(link: Link, token: object) -> bool:
@@ -322,7 +320,7 @@ async def run_customers(port: int, name: str, services: Sequence[str], seed: int
                 await trio.sleep(0.05)
         hung = list(tally.pending)
         nursery.cancel_scope.cancel(reason="they have had all the time that they need")
-    print(json.dumps({**asdict(tally), "pending": hung}))  # noqa: T201
+    print(json.dumps({**vars(tally), "pending": hung}))  # noqa: T201
 
 
 async def end_of_input() -> None:

@@ -55,7 +55,7 @@ class Line(trio.abc.Stream):
         await self.inner.wait_send_all_might_not_block()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        data = await self.inner.receive_some(self._rng.choice([1, 50, max_bytes]))
+        data = await self.inner.receive_some(self._rng.choice([10, 1000, max_bytes, max_bytes]))
         await self._goes_on.wait()
         return data
 
@@ -101,7 +101,7 @@ class Chaos:
     @asynccontextmanager
     async def life(self) -> AsyncIterator[None]:
         """One life of somebody, and the pause before the next one."""
-        with trio.CancelScope() as scope:
+        with trio.CancelScope() as scope:  # noqa: ASYNC100 - the block waits
             self.lives.append(scope)
             yield
         self.lives.remove(scope)
@@ -236,7 +236,7 @@ async def happen(seed: int) -> Counter[str]:
 def test_chaos() -> None:
     """Whatever happens to whom, every call ends, as it should or with its cause, and nothing is left."""
     total: Counter[str] = Counter()
-    for seed in range(6):
+    for seed in range(3):
         total += run_seeded(happen, seed)
     expected = ["answered", "failed", "cancelled", "ServiceGone", "ConnectionClosed", "LockLost", "refused"]
     assert {kind: total[kind] for kind in expected if total[kind] < 5} == {}
@@ -244,7 +244,7 @@ def test_chaos() -> None:
 
 def test_new_chaos_for_some_seconds() -> None:
     """The same with cases that nobody has tried before; an error says which seed it was."""
-    _, number, _ = run_cases(happen, 3.0)
+    _, number, _ = run_cases(happen, 2.0)
     assert number > 0
 
 

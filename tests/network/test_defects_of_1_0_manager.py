@@ -5,7 +5,8 @@ does not read.
 number the defect                                  the tests
 ====== =========================================== ==========================================================
 1      callers of a service that dies wait         `test_who_waits_for_a_service_that_breaks_is_told_at_once`,
-       for ever                                    ``test_manager.test_a_service_that_dies_fails_its_calls``
+       for ever                                    `test_when_the_manager_goes_no_service_is_blamed`,
+                                                   ``test_manager.test_a_service_that_dies_fails_its_calls``
 2      a request to a service that has gone is     `test_a_request_to_a_service_that_has_gone`,
        answered without its uid                    ``test_network_client.test_a_service_that_is_not_...``
 5      a malformed packet leaves a ghost, with     `test_nonsense_of_a_client_is_answered`,
@@ -43,6 +44,7 @@ import trio
 import trio.testing
 from watched_lab import Device, WatchedLab, assert_nothing_unexpected, open_watched_lab
 
+from armillary.errors import ConnectionClosed
 from armillary.network import hosts
 from armillary.network.client import open_client
 from armillary.network.errors import RemoteError, ServiceGone
@@ -127,6 +129,29 @@ async def test_a_request_to_a_service_that_has_gone(autojump_clock: object) -> N
                 assert client.is_connected
             async with client.link("Slow") as again:
                 assert await again.echo(4) == 4
+
+
+async def test_when_the_manager_goes_no_service_is_blamed(autojump_clock: object) -> None:
+    """Calls that are pending then fail because the connection has ended, and not because a service has."""
+    async with open_watched_lab() as lab, trio.open_nursery() as nursery:
+        for name in ("A", "B", "C"):
+            await lab.start_service(Slow(name=name))
+        failed: list[ConnectionClosed] = []
+
+        async def call(number: int) -> None:
+            async with lab.open_client(f"Client {number}") as client:
+                async with client.link("ABC"[number % 3]) as link:
+                    with pytest.raises(ConnectionClosed) as caught:
+                        await link.wait()
+                    failed.append(caught.value)
+
+        for number in range(12):
+            nursery.start_soon(call, number)
+        await trio.testing.wait_all_tasks_blocked()
+        assert lab.manager.outstanding.statistics().in_flight == 12
+        await lab.stop_manager()
+        await trio.testing.wait_all_tasks_blocked()
+        assert [error.may_have_been_received for error in failed] == [True] * 12
 
 
 # -- 5: nonsense ---------------------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ number the defect                                  the tests
        manager's objects; the answers lose         `test_only_administrators_are_answered`,
        their uid                                   `test_administrators_answers_have_their_uid`,
                                                    ``test_roles.test_nothing_else_is_reached``
-12     an empty credential leaves the socket open  `test_credentials_that_are_none_end_the_connection`
-       and silent
+12     an empty credential leaves the socket open  `test_credentials_that_are_none_end_the_connection`,
+       and silent                                  `test_credentials_of_administrators_that_are_none`
 --     passwords can be tried out at full speed    `test_failed_logins_slow_their_address_down`,
                                                    `test_failed_logins_of_administrators_count_too`,
                                                    `test_guessing_at_once_is_no_faster`
@@ -346,6 +346,22 @@ async def test_credentials_that_are_none_end_the_connection(
     assert_nothing_unexpected(caplog)
 
 
+@pytest.mark.parametrize("answer", NO_CREDENTIALS.values(), ids=NO_CREDENTIALS)
+async def test_credentials_of_administrators_that_are_none(
+    answer: bytes, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The same holds for who is in already, and asks for what only administrators may have."""
+    async with open_watched_lab(store=store) as lab, lab.client() as client:
+        assert (await client.ask("Manager", "port", uid="7"))["attribute"] == "username"
+        await client.send(answer)
+        refusal = await client.hear()
+        assert (refusal["error"], refusal["uid"], refusal["requester"]) == (True, "", lab.manager.name)
+        assert refusal["message"].startswith("ValueError: ")
+        assert await client.line() == b""
+        await lab.assert_clean()
+    assert_nothing_unexpected(caplog)
+
+
 # -- slowed logins -------------------------------------------------------------------------------------------
 
 
@@ -533,6 +549,7 @@ async def test_typing_errors_leave_no_secret_behind(
             assert (await device.hear())["message"].startswith("TimeoutError: ")
             await device.tell(result=SECRET, uid="", requester=lab.manager.name, error=False)
             assert (await device.ask("Manager", "identity", uid="7"))["uid"] == "7"
-        witness.see(lab.manager.statistics(), *lab.manager._sessions)
+        manager = lab.manager
+        witness.see(manager.statistics(), manager.authentication, vars(manager), *manager._sessions)
     witness.see(*store.audit.events(), *store.audit.connections())
     witness.assert_knows_nothing(SECRET, WRONG)

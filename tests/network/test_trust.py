@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from armillary._runtime.dial import bound_ports, open_listeners
+from armillary._runtime.tls_socket import TlsSocketStream
 from armillary.errors import ConnectFailed
 from armillary.network.locations import Home
 from armillary.network.tls.certificates import fingerprint, generate_certificate, load_certificate
@@ -80,7 +81,7 @@ async def check(port: int, home: Home, host: str = HOST, **options: Any) -> str:
     """Connect, say hello, and return the version of TLS."""
     options.setdefault("contexts", DeviceContexts())
     async with await open_trusted_stream(host, port, home=home, **options) as stream:
-        assert isinstance(stream, trio.SSLStream)
+        assert isinstance(stream, TlsSocketStream)
         await stream.send_all(b"hello")
         assert b"hello" == await stream.receive_some()
         return str(stream.version())

@@ -67,6 +67,10 @@ class WatchedLab:
         """A client, for a block."""
         return self._lab.client(name, **options)
 
+    async def stop_manager(self) -> None:
+        """End the manager, as Ctrl-C does."""
+        await self._lab.stop_manager()
+
     # -- what is left --------------------------------------------------------------------------------------
 
     async def assert_linked(self, service: str, names: Collection[str]) -> None:
@@ -85,7 +89,9 @@ class WatchedLab:
 @asynccontextmanager
 async def open_watched_lab(**options: Any) -> AsyncIterator[WatchedLab]:
     """A manager, for a block."""
-    with pytest.MonkeyPatch.context() as patch:
+    # What hangs is to fail: after more real time than anything takes here, or more virtual time.
+    is_virtual = isinstance(trio.lowlevel.current_clock(), trio.testing.MockClock)
+    with trio.fail_after(3600 if is_virtual else 30), pytest.MonkeyPatch.context() as patch:
         # Some resolvers take seconds to say what this computer is called.
         patch.setattr("armillary.network.manager.localhost_aliases", lambda: frozenset({"localhost"}))
         async with testing.open_lab(**options) as lab:

@@ -14,6 +14,7 @@ import trio
 import trio.testing
 
 from armillary._runtime.dial import bound_ports, open_listeners, open_stream, peer_name, split_address
+from armillary._runtime.tls_socket import TlsSocketStream
 from armillary.errors import ArmillaryError, ConnectFailed
 from armillary.testing import FaultyStream, MemoryListener, bounded_stream_pair
 
@@ -136,7 +137,7 @@ async def test_tls(tls: Tls, host: str) -> None:
     """A client that trusts the server's authority has shaken hands when it gets the stream."""
     async with echoing(0, host=host, ssl_context=tls.server) as [port, *_]:
         stream = await open_stream(host, port, ssl_context=tls.client)
-        assert isinstance(stream, trio.SSLStream)
+        assert isinstance(stream, TlsSocketStream)
         assert stream.getpeercert()
         await check_echo(stream)
 

@@ -13,6 +13,8 @@ import trio
 
 from armillary.errors import ConnectFailed
 
+from .tls_socket import TlsListener, TlsSocketStream, transport_of
+
 __all__ = [
     "HANDSHAKE_TIMEOUT",
     "address_text",
@@ -58,18 +60,19 @@ async def open_stream(
     where = address_text(host, port)
     try:
         with trio.fail_after(timeout):
-            stream: trio.abc.Stream
+            stream: trio.SocketStream
             if port is None:
                 stream = await trio.open_unix_socket(host)
             else:
                 stream = await trio.open_tcp_stream(host, port)
             if ssl_context is None:
                 return stream
+            name = "localhost" if port is None else host
+            secure = TlsSocketStream(stream, ssl_context, server_hostname=name)
             try:
-                secure = trio.SSLStream(stream, ssl_context, server_hostname=host, https_compatible=True)
                 await secure.do_handshake()
             except BaseException:
-                await trio.aclose_forcefully(stream)
+                await trio.aclose_forcefully(secure)
                 raise
             return secure
     except trio.TooSlowError as error:
@@ -99,12 +102,12 @@ def keep_alive(stream: trio.abc.Stream) -> None:
     A peer whose computer has lost power, or its network, says no good-bye; without this, an idle connection
     to it stays for ever. It breaks after some two minutes instead.
     """
-    transport = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
-    if not isinstance(transport, trio.SocketStream):
+    transport = transport_of(stream)
+    if transport is None:
         return
     with suppress(OSError):  # it may be gone already
         transport.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_KEEPALIVE, 1)
-        if transport.socket.family in (trio.socket.AF_INET, trio.socket.AF_INET6):
+        if transport.family in (trio.socket.AF_INET, trio.socket.AF_INET6):
             for option, value in _KEEP_ALIVE.items():
                 if hasattr(trio.socket, option):  # not every system has all of them
                     transport.setsockopt(trio.socket.IPPROTO_TCP, getattr(trio.socket, option), value)
@@ -135,7 +138,7 @@ async def open_listeners(
     else:
         listeners = [_UnixListener(await _bind_unix(os.fspath(port), backlog), os.fspath(port))]
     if ssl_context is not None:
-        return [trio.SSLListener(listener, ssl_context, https_compatible=True) for listener in listeners]
+        return [TlsListener(listener, ssl_context) for listener in listeners]
     return listeners
 
 
@@ -192,10 +195,11 @@ def peer_name(stream: trio.abc.Stream) -> str:
     """Who is at the other end: ``1.2.3.4:80``, ``[::1]:80``, ``unix``, or what kind of stream it is."""
     if isinstance(stream, trio.SSLStream):
         return peer_name(stream.transport_stream)
-    if not isinstance(stream, trio.SocketStream):
+    transport = transport_of(stream)
+    if transport is None:
         return getattr(stream, "peer_name", None) or "memory"
     try:
-        address = stream.socket.getpeername()
+        address = transport.getpeername()
     except OSError:
         return "gone"  # reset before we could ask
     if not isinstance(address, tuple):
@@ -231,7 +235,9 @@ def bound_ports(listeners: Sequence[trio.abc.Listener[Any]]) -> list[int]:
     """The TCP ports that listeners have: what port 0 became."""
     ports = []
     for listener in listeners:
-        inner = listener.transport_listener if isinstance(listener, trio.SSLListener) else listener
+        inner = (
+            listener.transport_listener if isinstance(listener, TlsListener | trio.SSLListener) else listener
+        )
         if isinstance(inner, trio.SocketListener):
             ports.append(inner.socket.getsockname()[1])
     return ports

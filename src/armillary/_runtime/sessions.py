@@ -10,6 +10,7 @@ from typing import Any
 import trio
 
 from .dial import HANDSHAKE_TIMEOUT, peer_name
+from .tls_socket import TlsSocketStream
 
 __all__ = ["serve_sessions"]
 
@@ -45,7 +46,7 @@ async def serve_sessions(
     async def isolated(stream: trio.abc.Stream) -> None:
         peer = peer_name(stream)  # once it is reset, a socket does not know any more
         try:
-            if isinstance(stream, trio.SSLStream):
+            if isinstance(stream, TlsSocketStream | trio.SSLStream):
                 with trio.fail_after(HANDSHAKE_TIMEOUT):
                     await stream.do_handshake()
             await session(stream)

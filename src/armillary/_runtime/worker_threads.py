@@ -56,9 +56,9 @@ class WorkerThreads:
         """
         self._unfinished += 1
         if self._is_closing or self._unfinished > self._threads < self.most:
-            self._threads += 1
             # Daemonic, as trio's own are: a program that is told to end at once does.
             threading.Thread(target=self._work, name=f"{self._name}_{self._threads}", daemon=True).start()
+            self._threads += 1
         self._jobs.put((job, done))
         if self._is_closing:
             # The others may have been told to end before it came; then this thread is for it alone.
@@ -126,7 +126,7 @@ async def open_worker_threads(
 
     Args:
         most: how many functions may run at once. What comes on top waits, in order.
-        name: of the threads, with a number behind it.
+        name: of the threads, with a number behind it, from 0.
         around: calls what it is given, once, with whatever is to be done before and after a batch of results.
     """
     threads = WorkerThreads(most, name, around)

@@ -380,26 +380,53 @@ class Connection:
             TypeError: an argument cannot be sent.
             ValueError: it is nested too deeply.
         """
-        if self.reason is not None:
-            raise ConnectionClosed(f"not connected to the manager: {self.reason}") from self.reason
+        self.check_open()
         self._last_uid += 1
         uid = str(self._last_uid)
         if room is not None and STREAM not in self.features:
             room = None
         line = packets.request(service, attribute, args, kwargs, uid=uid, stream=room, codec=self.codec)
-        pending = PendingCall(self, service, attribute, uid, self.outbox.accepted, on_part)
         alone = not self._pending
-        self._pending[uid] = pending
-        if service == MANAGER and attribute not in PUBLIC_REQUESTS:
-            self._admin.append(pending)
         if alone:
             # Others may follow in the same breath; but a request that is alone should not wait for them.
             self.outbox.cork()
-            self.outbox.send(line)
+        pending = self.start_line(line, service, attribute, uid, on_part)
+        if alone:
             self.outbox.flush()
-        else:
-            self.outbox.send(line)
         return pending
+
+    def start_line(
+        self,
+        line: bytes,
+        service: str,
+        attribute: str,
+        uid: str,
+        on_part: Callable[[Reply], object] | None = None,
+    ) -> PendingCall:
+        """Send a request whose packet was made elsewhere: in another thread, for one.
+
+        Args:
+            line: the packet.
+            service: who is asked, as it says.
+            attribute: for what.
+            uid: no other request's. Those that are made here are numbers.
+            on_part: as for `start`.
+
+        Raises:
+            ConnectionClosed: the connection has ended; nothing was sent.
+        """
+        self.check_open()
+        pending = PendingCall(self, service, attribute, uid, self.outbox.accepted, on_part)
+        self._pending[uid] = pending
+        if service == MANAGER and attribute not in PUBLIC_REQUESTS:
+            self._admin.append(pending)
+        self.outbox.send(line)
+        return pending
+
+    def check_open(self) -> None:
+        """Raise ConnectionClosed if the connection has begun to end."""
+        if self.reason is not None:
+            raise ConnectionClosed(f"not connected to the manager: {self.reason}") from self.reason
 
     def tell(self, service: str, attribute: str, args: Sequence[object] = ()) -> None:
         """Send a request whose reply nobody waits for."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import trio
 
 from armillary._runtime.dial import peer_name
+from armillary._runtime.tls_socket import transport_of
 
 __all__ = ["PeerHost", "find_peer_host"]
 
@@ -42,18 +43,18 @@ async def find_peer_host(stream: trio.abc.Stream, *, aliases: Collection[str], o
         aliases: names and addresses that mean this computer.
         own_hostname: what this computer calls itself.
     """
-    transport = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
-    if not isinstance(transport, trio.SocketStream):
+    transport = transport_of(stream)
+    if transport is None:
         name, _, port = peer_name(stream).rpartition(":")
         name, number = (name, int(port)) if name and port.isdecimal() else ("localhost", 0)
         return _named("", number, name, aliases, own_hostname)
     try:
-        peer = transport.socket.getpeername()
+        peer = transport.getpeername()
     except OSError:
         return _named("", 0, "gone", aliases, own_hostname)
     if not isinstance(peer, tuple):
         # A Unix socket has no port; its number here is nobody else's either, for as long as it is open.
-        return _named("", transport.socket.fileno(), "localhost", aliases, own_hostname)
+        return _named("", transport.fileno(), "localhost", aliases, own_hostname)
     ip, port_number = peer[0].partition("%")[0].removeprefix("::ffff:"), peer[1]
     domain = ip
     if ip not in aliases:

@@ -458,26 +458,31 @@ class Manager:
 
     async def _watch_peers(self) -> None:
         """Ask silent peers for a sign of life, and take the locks of those who give none."""
-        interval = self.limits.ping_interval
-        tick = min(interval, self.limits.lock_lease) / 2
+        tick = min(self.limits.ping_interval, self.limits.lock_lease) / 2
         while True:
             due = trio.current_time() + tick
             await trio.sleep_until(due)
             now = trio.current_time()
-            for number, session in enumerate(tuple(self._sessions), 1):
-                session.ping(now, interval)
-                if number % _PINGS_AT_ONCE == 0:
-                    self.uncork()
-                    await trio.lowlevel.checkpoint()
-            self.uncork()
+            await self._ping_peers(now)
             if now > due + tick:
                 continue  # this process was asleep: what the others have said meanwhile waits to be read
-            for lock in self.registry.expire_locks(now):
-                why = f"nothing was heard for {self.limits.lock_lease:.3g} s"
-                self._record_released(lock, f"expired: {why}")
-                _logger.warning("the lock of %s on %r has expired: %s", lock.holder, lock.service.name, why)
-                lock.holder.session.tell_lock_lost(lock.service.name, why)
-            self.uncork()
+            self._expire_locks(now)
+
+    async def _ping_peers(self, now: float) -> None:
+        for number, session in enumerate(tuple(self._sessions), 1):
+            session.ping(now, self.limits.ping_interval)
+            if number % _PINGS_AT_ONCE == 0:
+                self.uncork()
+                await trio.lowlevel.checkpoint()
+        self.uncork()
+
+    def _expire_locks(self, now: float) -> None:
+        for lock in self.registry.expire_locks(now):
+            why = f"nothing was heard for {self.limits.lock_lease:.3g} s"
+            self._record_released(lock, f"expired: {why}")
+            _logger.warning("the lock of %s on %r has expired: %s", lock.holder, lock.service.name, why)
+            lock.holder.session.tell_lock_lost(lock.service.name, why)
+        self.uncork()
 
     async def _serve_peer(self, nursery: trio.Nursery, stream: trio.abc.Stream) -> None:
         keep_alive(stream)

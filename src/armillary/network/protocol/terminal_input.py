@@ -16,7 +16,7 @@ import ast
 import re
 from typing import Any
 
-__all__ = ["parse_terminal_input"]
+__all__ = ["parse_terminal_input", "typed_value"]
 
 # Nobody types a longer line. Larger lets a peer make the manager spend more time on what is not JSON either.
 _LONGEST_LINE = 16 * 1024
@@ -105,9 +105,9 @@ def _parse_request(line: str) -> dict[str, Any] | None:
     for token in _TOKEN.finditer(rest):
         name, quoted_value, value, quoted, word = token.groups()
         if name is not None:
-            kwargs[name] = _value(value) if quoted_value is None else quoted_value
+            kwargs[name] = typed_value(value) if quoted_value is None else quoted_value
         elif not kwargs:
-            args.append(_value(word) if quoted is None else quoted)
+            args.append(typed_value(word) if quoted is None else quoted)
     return request
 
 
@@ -116,7 +116,8 @@ def _first_word(text: str) -> tuple[str, str]:
     return word, rest[0] if rest else ""
 
 
-def _value(text: str) -> object:
+def typed_value(text: str) -> object:
+    """What one word of a typed line means, as `parse_terminal_input` says it."""
     lower = text.lower()
     if lower in _WORDS:
         return _WORDS[lower]

@@ -19,7 +19,7 @@ from armillary.errors import ArmillaryError
 
 from .schema import create_tables
 
-__all__ = ["BUSY_TIMEOUT", "Database", "StoreUnusable", "open_database"]
+__all__ = ["BUSY_TIMEOUT", "Database", "StoreUnusable", "make_private_file", "open_database"]
 
 # Seconds to wait while another program writes. Longer holds up whoever waits for a login, and the end of a
 # manager; shorter gives up on a copy or a backup that is about to be done.
@@ -121,7 +121,7 @@ def open_database(path: str | os.PathLike[str], *, busy_timeout: float = BUSY_TI
     """
     name = os.fspath(path)
     if name != ":memory:":
-        _make_private(name)
+        make_private_file(name)
     with _sqlite_errors_translated(name):
         connection = sqlite3.connect(
             name, timeout=busy_timeout, isolation_level=None, check_same_thread=False, cached_statements=32
@@ -144,7 +144,12 @@ def _sqlite_errors_translated(path: str) -> Iterator[None]:
         raise StoreUnusable(f"cannot use the database {path}: {error}") from error
 
 
-def _make_private(name: str) -> None:
+def make_private_file(name: str) -> None:
+    """Make an empty file that its owner alone can read, and its directory; leave one that is there alone.
+
+    Raises:
+        OSError: the system did not let us.
+    """
     os.makedirs(os.path.dirname(name) or ".", exist_ok=True)
     try:
         os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))

@@ -7,6 +7,7 @@ and reads them by the number of their columns.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -57,22 +58,28 @@ _TABLES = {
 _INDICES = {"armillary_audit_time": "armillary_audit(time)"}
 
 
-def create_tables(database: Database) -> None:
+def create_tables(database: Database, tables: Collection[str] = frozenset(_TABLES)) -> None:
     """Make what is missing.
+
+    Args:
+        database: where.
+        tables: the names of those that are wanted.
 
     Raises:
         StoreUnusable: it cannot be read or written, or a table is there that has other columns.
     """
+    chosen = {name: clauses for name, clauses in _TABLES.items() if name in tables}
+    indices = {name: where for name, where in _INDICES.items() if where.partition("(")[0] in tables}
     with database.reading() as connection:
         names = connection.execute("SELECT name FROM sqlite_master").fetchall()
-    if not {*_TABLES, *_INDICES} <= {name for (name,) in names}:
+    if not {*chosen, *indices} <= {name for (name,) in names}:
         with database.writing() as connection:
-            for name, clauses in _TABLES.items():
+            for name, clauses in chosen.items():
                 connection.execute(f"CREATE TABLE IF NOT EXISTS {name} ({', '.join(clauses)})")
-            for name, where in _INDICES.items():
+            for name, where in indices.items():
                 connection.execute(f"CREATE INDEX IF NOT EXISTS {name} ON {where}")
     with database.reading() as connection:
-        for name, clauses in _TABLES.items():
+        for name, clauses in chosen.items():
             wanted = [clause.split()[0] for clause in clauses if not clause.startswith("UNIQUE")]
             found = [column for _, column, *_ in connection.execute(f"PRAGMA table_info({name})")]
             if found != wanted:

@@ -73,9 +73,11 @@ class Users:
         if _LIKE_A_MANAGER.search(name):
             raise ValueError('A username cannot end with ":<integer>"')
         _check_role(role)
+        if not password:
+            raise _without_password(name)
         if self.get(name) is not None:
             raise _taken(name)  # before the work
-        hashed = self._hash(name, password)
+        hashed = hash_password(password, iterations=self._iterations)
         with self._database.writing() as connection:
             cursor = connection.execute(
                 "INSERT INTO auth_users VALUES (NULL, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
@@ -94,12 +96,14 @@ class Users:
             ValueError: there is no such user, nothing is to be changed, the password is empty, or the role is
                 one that is not given by its name.
         """
+        if self.get(name) is None:
+            raise _missing("update", name)
         if password is None and is_admin is None and role is None:
             raise ValueError("Must specify either the password and/or the admin rights when updating")
         _check_role(role)
-        if self.get(name) is None:
-            raise _missing("update", name)
-        hashed = None if password is None else self._hash(name, password)
+        if password == "":
+            raise _without_password(name)
+        hashed = None if password is None else hash_password(password, iterations=self._iterations)
         with self._database.writing() as connection:
             found = connection.execute("SELECT pid FROM auth_users WHERE username = ?", (name,)).fetchone()
             if found is None:
@@ -183,11 +187,6 @@ class Users:
             # The password was right, and there will be other logins.
             _logger.warning("could not replace the outdated hash of a password: %s", error)
 
-    def _hash(self, name: str, password: str | None) -> Hash:
-        if not password:
-            raise ValueError(f"You must specify a password for {name!r}")
-        return hash_password(password, iterations=self._iterations)
-
     def _select(self, condition: str, *parameters: object) -> list[User]:
         query = (
             "SELECT username, is_admin, role FROM auth_users LEFT JOIN armillary_roles USING (pid) "
@@ -226,6 +225,10 @@ def _as_bytes(value: object) -> bytes:
 
 def _taken(name: str) -> ValueError:
     return ValueError(f"A user with the name {name!r} already exists")
+
+
+def _without_password(name: str) -> ValueError:
+    return ValueError(f"You must specify a password for {name!r}")
 
 
 def _missing(what: str, name: str) -> ValueError:

@@ -16,6 +16,7 @@ from typing import TypeAlias
 import trio
 
 from armillary._runtime.dial import HANDSHAKE_TIMEOUT, address_text, open_stream
+from armillary._runtime.tls_socket import TlsSocketStream
 from armillary.errors import ConnectFailed
 from armillary.network.locations import Home
 
@@ -130,7 +131,7 @@ async def fetch_certificate(host: str, port: int, *, timeout: float = HANDSHAKE_
     except ConnectFailed as error:
         raise _explained(error, host, port, None) from error.__cause__
     try:
-        assert isinstance(stream, trio.SSLStream)
+        assert isinstance(stream, TlsSocketStream)
         certificate = stream.getpeercert(binary_form=True)
         assert certificate is not None, "a TLS server shows one"
         return ssl.DER_cert_to_PEM_cert(certificate)
