@@ -5,14 +5,23 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?=
 TESTS ?=
+SECONDS ?= 60
+SEED ?=
 
-.PHONY: demo test lint bench bench-compat docs peers clean
+.PHONY: demo test fuzz lint bench bench-compat bench-network docs peers clean
 
 demo: $(VENV)/.runtime
 	@$(BIN)/armillary demo $(DEMO)
 
 test: lint peers
 	$(BIN)/python -m pytest $(TESTS)
+
+# New cases for so many seconds each, or those from a seed on: `make fuzz SECONDS=600 SEED=17`. What is found is
+# printed with its seed.
+fuzz: $(VENV)/.dev
+	$(BIN)/python tests/network/protocol/test_packet_fuzz.py $(SECONDS) $(SEED)
+	$(BIN)/python tests/network/test_manager_fuzz.py $(SECONDS) $(SEED)
+	$(BIN)/python tests/network/test_chaos_in_memory.py $(SECONDS) $(SEED)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check
@@ -28,6 +37,9 @@ bench: $(VENV)/.dev peers
 bench-compat: $(VENV)/.dev peers
 	$(BIN)/python -m benchmarks.aiokatcp
 	$(BIN)/python -m benchmarks.compat crossings
+
+bench-network: $(VENV)/.dev peers
+	$(BIN)/python -m benchmarks.network
 
 docs: $(VENV)/.docs
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html

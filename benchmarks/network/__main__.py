@@ -51,8 +51,10 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
-async def measure_all(options: argparse.Namespace, results: Results) -> None:
+async def measure_all(options: argparse.Namespace, results: Results) -> bool:
+    """Measure what is asked for. Return whether that was done, and not interrupted."""
     effort = QUICK if options.quick else NORMAL
+    is_done = False
     async with trio.open_nursery() as nursery:
         await nursery.start(cancel_on_signal, nursery.cancel_scope)
         for group in (GROUPS[name] for name in options.groups or GROUPS):
@@ -60,7 +62,9 @@ async def measure_all(options: argparse.Namespace, results: Results) -> None:
                 for name in NAMES if number % 2 else reversed(NAMES):
                     for tls in group.tls if name == "armillary" or group.has_peer else ():
                         await measure(results, name, group, tls=tls, effort=effort, level=options.log_level)
+        is_done = True
         nursery.cancel_scope.cancel()
+    return is_done
 
 
 def main() -> None:
@@ -80,9 +84,11 @@ def main() -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 20_000), hard))
     results = Results()
-    trio.run(measure_all, options, results)
+    is_done = trio.run(measure_all, options, results)
     for line in results.lines():
         print(line)
+    if not is_done:
+        parser.exit(130, "interrupted\n")
 
 
 if __name__ == "__main__":

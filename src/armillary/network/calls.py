@@ -487,9 +487,9 @@ def _reply(call: _Call, result: object, *, more: bool | None = None) -> bytes:
 
 def _error(call: _Call, error: BaseException) -> bytes:
     request = call.request
-    # The first frame is this module's, and says nothing to anybody.
-    if error.__traceback__ is not None:
-        error.__traceback__ = error.__traceback__.tb_next
+    # The first frames are this module's, and say nothing to anybody.
+    while (frame := error.__traceback__) is not None and frame.tb_frame.f_globals is globals():
+        error.__traceback__ = frame.tb_next
     return packets.error(
         request.requester,
         request.uid,

@@ -176,6 +176,10 @@ class PendingCall:
         """
         self._connection.abandon(self)
 
+    def forget(self) -> None:
+        """As `abandon`, but nobody is told."""
+        self._connection.forget(self)
+
     def grant(self, number: int) -> None:
         """Let so many items more of an iteration come."""
         if self.outcome is None:

@@ -172,6 +172,8 @@ class Manager:
         self.outstanding: Outstanding[ManagedPeer] = Outstanding(self.name)
         self.counters = Counters()
         self.started_at = time.time()
+        self.set_logging_level: Callable[[object], bool] = _set_logging_level
+        """What an administrator's request of that name calls."""
         self._store = store
         self._recorder = recorder
         self._requests = {} if store is None else table_requests(store)
@@ -385,7 +387,7 @@ class Manager:
         if not request.is_method:
             return self._data(attribute)
         functions: dict[str, Callable[..., object]] = {
-            "set_logging_level": _set_logging_level,
+            "set_logging_level": self.set_logging_level,
             "shutdown_manager": self.shutdown,
             "force_unlock": partial(self._force_unlock, session),
         }

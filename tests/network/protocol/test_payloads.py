@@ -18,6 +18,7 @@ from armillary.network.protocol.codec import MAX_DEPTH, STANDARD, TooDeep
 from armillary.network.protocol.payloads import (
     ATTACHED,
     BINARY_CODEC,
+    LONG_TEXT,
     PARTS,
     TEXT_CODEC,
     BinaryCodec,
@@ -419,3 +420,61 @@ def test_random_damage_never_crashes() -> None:
             except ValueError:
                 refused += 1
     assert refused > 1000
+
+
+LONG = LONG_TEXT * "é"
+
+
+def test_a_long_text_is_attached() -> None:
+    """A long text that is an argument or the result follows the line as UTF-8; JSON elsewhere."""
+    line, _, raw = BINARY_CODEC.pack({"args": [1, LONG], "kwargs": {"t": LONG}, "uid": "1"}).partition(
+        b"\r\n"
+    )
+    assert json.loads(line) == {
+        "args": [1, None],
+        "kwargs": {"t": None},
+        "uid": "1",
+        "bin1": 4 * LONG_TEXT,
+        "bin1_parts": [[["args", 1], 2 * LONG_TEXT, "text"], [["kwargs", "t"], 2 * LONG_TEXT, "text"]],
+    }
+    assert raw == 2 * LONG.encode()
+    assert b"bin1" not in BINARY_CODEC.pack({"result": LONG[1:]})
+    assert b"bin1" not in BINARY_CODEC.pack({"result": [LONG]})
+    assert b"bin1" not in BINARY_CODEC.pack({"args": "", "kwargs": {1: LONG}})
+
+
+@given(
+    st.lists(values | st.just(LONG), max_size=3),
+    st.dictionaries(st.text(max_size=3), values | st.just(LONG), max_size=3),
+    values | st.just(LONG),
+)
+def test_long_texts_beside_others_come_back(args: list[Any], kwargs: dict[str, Any], result: Any) -> None:
+    """Texts are attached beside bytes and arrays, and everything comes back to its place."""
+    packet = {"args": args, "kwargs": kwargs, "result": result}
+    line, _, raw = BINARY_CODEC.pack(packet).partition(b"\r\n")
+    assert is_same(BINARY_CODEC.unpack(line, [raw]), BINARY_CODEC.unpack(line, [raw[:1], raw[1:]]))
+    came = BINARY_CODEC.unpack(line, [raw])
+    for one, other in zip(
+        [*args, *kwargs.values(), result],
+        [*came["args"], *came["kwargs"].values(), came["result"]],
+        strict=True,
+    ):
+        assert is_same(one, other)
+
+
+def test_the_text_form_of_a_long_text_is_a_string() -> None:
+    """Peers that take no attachments get a long text as JSON; what JSON alone can say stays JSON."""
+    line, _, raw = BINARY_CODEC.pack({"result": LONG}).partition(b"\r\n")
+    assert json.loads(to_text(line, [raw])) == {"result": LONG}
+    odd = LONG + "\ud800"
+    packed = BINARY_CODEC.pack({"result": odd})
+    assert b"bin1" not in packed
+    assert json.loads(packed) == {"result": odd}
+
+
+def test_a_text_that_is_not_utf_8_is_refused() -> None:
+    """Attached bytes that are said to be a text, and are none, are an error."""
+    line = b'{"result":null,"bin1":2,"bin1_parts":[[["result"],2,"text"]]}'
+    for read in (BINARY_CODEC.unpack, to_text):
+        with pytest.raises(ValueError, match="utf-8"):
+            read(line, [b"\xff\xff"])

@@ -1,4 +1,5 @@
-r"""Bytes and numpy arrays in packets: as raw bytes among those who agreed on ``bin1``, as text for others.
+r"""Bytes, numpy arrays and long texts in packets: as raw bytes among those who agreed on ``bin1``, as JSON for
+others.
 
 **The binary form.** A packet's line is JSON as ever, with ``null`` in the place of each attached value, and
 with two more keys::
@@ -12,7 +13,7 @@ are: they are the parts, one after the other and with nothing in between, and ea
 
 1. the keys and indexes that lead from the packet to the value's place,
 2. how many bytes it has,
-3. what it is: ``"bytes"``, ``"bytearray"`` or ``"array"``, and for an array
+3. what it is: ``"bytes"``, ``"bytearray"``, ``"text"`` (in UTF-8) or ``"array"``, and for an array
 4. its type as numpy writes it: ``<`` or ``>`` for the byte order, or ``|`` where there is none; then ``b``
    (boolean), ``i``, ``u``, ``f`` or ``c`` (complex), and the number of bytes of an element,
 5. its shape,
@@ -20,6 +21,8 @@ are: they are the parts, one after the other and with nothing in between, and ea
 
 An array comes back with its type, shape, order and every bit. If its memory is neither in C nor in Fortran
 order, it is copied into C order first. A memoryview comes back as bytes. Scalars of numpy become numbers.
+Texts are attached if they are long, and an argument, or the result, themselves: nobody on their way has to
+look for the end of a string in them.
 
 **The text form**, for peers that did not agree: bytes are base64 (RFC 4648, section 4), and arrays are nested
 lists as ``tolist()`` makes them. `to_text` turns a packet from the binary form into the text form.
@@ -42,6 +45,11 @@ ATTACHED = "bin1"
 """The key that says how many raw bytes follow the line."""
 PARTS = "bin1_parts"
 """The key that says what they are."""
+LONG_TEXT = 16 * 1024
+"""Characters of a text that is attached.
+
+Fewer costs more texts a description of their own; more has longer texts searched for their end.
+"""
 
 
 class TextCodec(Codec):
@@ -70,10 +78,10 @@ class BinaryCodec(Codec):
 
     def pack(self, packet: dict[str, object]) -> bytes:
         """The line, and the raw bytes behind it. What is attached is copied and may change afterwards."""
-        text = quick_text(packet)
-        if text is not None:
-            return text + b"\r\n"
         attachments = _Attachments(self.foreign)
+        packet = attachments.take_texts(packet)
+        if not attachments.parts and (text := quick_text(packet)) is not None:
+            return text + b"\r\n"
         plain = Plain(attachments.add)
         value = plain.of(packet)
         if not attachments.parts:
@@ -146,10 +154,43 @@ class _Attachments:
             self._add(path, data, "array", *form)
         return None
 
+    def take_texts(self, packet: dict[str, object]) -> dict[str, object]:
+        """Attach long texts; return the packet that is left."""
+        args, kwargs, result = packet.get("args"), packet.get("kwargs"), packet.get("result")
+        if isinstance(args, list | tuple) and any(map(_is_long, args)):
+            left = [self._without_text(value, "args", index) for index, value in enumerate(args)]
+            packet = {**packet, "args": left}
+        if isinstance(kwargs, dict) and any(map(_is_long, kwargs.values())) and _are_texts(kwargs):
+            left_by_name = {key: self._without_text(value, "kwargs", key) for key, value in kwargs.items()}
+            packet = {**packet, "kwargs": left_by_name}
+        if _is_long(result):
+            packet = {**packet, "result": self._without_text(result, "result")}
+        return packet
+
+    def _without_text(self, value: object, *keys: str | int) -> object:
+        if not isinstance(value, str) or not _is_long(value):
+            return value
+        try:
+            data = value.encode("utf-8")
+        except UnicodeEncodeError:
+            return value  # JSON has an escape for a lone surrogate, and UTF-8 has nothing
+        self.parts.append([list(keys), len(data), "text"])
+        self.buffers.append(data)
+        self.size += len(data)
+        return None
+
     def _add(self, path: Path, data: bytes | bytearray | memoryview, *what: object) -> None:
         self.parts.append([path_keys(path), len(data), *what])
         self.buffers.append(data)
         self.size += len(data)
+
+
+def _is_long(value: object) -> bool:
+    return type(value) is str and len(value) >= LONG_TEXT
+
+
+def _are_texts(keys: Iterable[object]) -> bool:
+    return all(type(key) is str for key in keys)
 
 
 _Make = Callable[[bytearray, list[Any]], object]
@@ -179,7 +220,7 @@ def _put_back(packet: dict[str, Any], attachments: Iterable[bytes], make: _Make)
 
 def _described(part: Any) -> tuple[list[Any], int, list[Any]]:
     match part:
-        case [list(path), int(length), "bytes" | "bytearray" | "array", *_] if length >= 0:
+        case [list(path), int(length), "bytes" | "bytearray" | "text" | "array", *_] if length >= 0:
             return path, length, part[2:]
     raise ValueError(f"expected a path, a length and a kind as a part, got {part!r:.100}")
 
@@ -213,6 +254,8 @@ def _value(data: bytearray, what: list[Any]) -> object:
             return bytes(data)
         case ["bytearray"]:
             return data
+        case ["text"]:
+            return str(data, "utf-8")
         case ["array", dtype, shape, order]:
             return ArrayForm.read(dtype, shape, order).array(data)
     raise ValueError(f"expected the type, shape and order of an array, got {what!r:.100}")
@@ -222,6 +265,8 @@ def _text(data: bytearray, what: list[Any]) -> object:
     match what:
         case ["bytes"] | ["bytearray"]:
             return base64.b64encode(data).decode("ascii")
+        case ["text"]:
+            return str(data, "utf-8")
         case ["array", dtype, shape, order]:
             form = ArrayForm.read(dtype, shape, order)
             _refuse_complex(form)

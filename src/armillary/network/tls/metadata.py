@@ -10,7 +10,7 @@ from .certificates import fingerprint
 if TYPE_CHECKING:
     from cryptography import x509
 
-__all__ = ["metadata", "metadata_text"]
+__all__ = ["facts_text", "metadata", "metadata_text"]
 
 # Hex digits and colons on a line of the text: 25 bytes, as other tools print them.
 _HEX_COLUMNS = 75
@@ -123,7 +123,12 @@ def metadata_text(certificate: x509.Certificate, *, algorithm: str = "SHA256") -
         certificate: which.
         algorithm: the hash of the fingerprint, which stands on the last line.
     """
-    return "\n".join(_lines(metadata(certificate, algorithm=algorithm), algorithm.upper()))
+    return facts_text(metadata(certificate, algorithm=algorithm), algorithm)
+
+
+def facts_text(facts: Mapping[str, Any], algorithm: str) -> str:
+    """What `metadata` has found with a hash, for people."""
+    return "\n".join(_lines(facts, algorithm.upper()))
 
 
 def _lines(facts: Mapping[str, Any], fingerprint_algorithm: str) -> Iterator[str]:
