@@ -24,6 +24,7 @@ __all__ = [
     "open_stream",
     "peer_name",
     "split_address",
+    "take_bulk",
 ]
 
 # Seconds for a TLS handshake. Shorter refuses peers behind slow links; longer lets a peer that says nothing
@@ -35,6 +36,12 @@ _FREE_PORT_ATTEMPTS = 10
 # that often. Less breaks connections that a short outage would not have harmed, and makes more packets; more
 # keeps the dead for longer.
 _KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
+
+
+# Bytes that may wait in the system, unsent, before it takes no more. Trio's 16 KiB keep what waits in the
+# program, and wake it for every few packets of a large message; more lets small messages wait longer behind
+# large ones on a slow link.
+_UNSENT = 512 * 1024
 
 
 async def open_stream(
@@ -111,6 +118,14 @@ def keep_alive(stream: trio.abc.Stream) -> None:
             for option, value in _KEEP_ALIVE.items():
                 if hasattr(trio.socket, option):  # not every system has all of them
                     transport.setsockopt(trio.socket.IPPROTO_TCP, getattr(trio.socket, option), value)
+
+
+def take_bulk(stream: trio.abc.Stream) -> None:
+    """Let the system take more of a large message at once. Any stream will do."""
+    transport = transport_of(stream)
+    if transport is not None and hasattr(trio.socket, "TCP_NOTSENT_LOWAT"):
+        with suppress(OSError):  # no TCP, or gone already
+            transport.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NOTSENT_LOWAT, _UNSENT)
 
 
 async def open_listeners(

@@ -16,6 +16,9 @@ __all__ = ["Outbox", "OutboxStatistics"]
 # How much is handed to the operating system at once. Smaller makes more system calls; larger copies more
 # bytes than a socket buffer takes and has to copy the rest again.
 _CHUNK = 256 * 1024
+# Bytes sent in a row without letting others run, where the system takes everything at once. More makes them
+# wait longer (half a millisecond for each 256 KiB with TLS); fewer spends more of the time on switching.
+_IN_A_ROW = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,11 +260,13 @@ class Outbox:
                     self._sent(len(chunk))
 
     def _send_directly(self) -> bool:
-        """Send without waiting, until nothing waits or the socket is full. Return whether any was sent."""
+        """Send a good deal without waiting, until the socket is full. Return whether any was sent."""
         assert self._direct is not None
         progress = False
-        while self._pieces:
+        room = _IN_A_ROW
+        while self._pieces and room > 0:
             chunk = self._next_chunk()
+            room -= len(chunk)
             try:
                 sent = self._direct.send_nowait(chunk)
             except OSError as error:

@@ -155,14 +155,14 @@ class TlsSocketStream(trio.abc.Stream):
             await trio.lowlevel.checkpoint()
         else:
             await trio.lowlevel.wait_readable(tls)
-        data = await self._retry(lambda: tls.recv(most))
+        data = await self._retry(lambda: tls.recv(min(most, _RECORD)))
         if len(data) < _RECORD or len(data) == most:
             return data
         # A long message: one piece of it for many records.
         pieces, size = [data], len(data)
         while size < most:
             try:
-                data = tls.recv(most - size)
+                data = tls.recv(min(most - size, _RECORD))
             except OSError:
                 break  # there is no more, or the next read says what is wrong
             if not data:

@@ -474,7 +474,7 @@ def _part(call: _Call, value: object, *, progress: bool = False) -> bytes:
     )
 
 
-def _evaluate(target: object, name: str, *args: Any, **kwargs: Any) -> Any:
+def _evaluate(target: object, name: str, /, *args: Any, **kwargs: Any) -> Any:
     """The value of something that has to be computed; called, if it can be."""
     value = getattr(target, name)
     return value(*args, **kwargs) if callable(value) else value

@@ -67,7 +67,9 @@ DEFAULT_LIMIT = 256 * 1024 * 1024
 # that wants to end; shorter cuts off the last request behind a slow link.
 CLOSE_TIMEOUT = 0.5
 
-_RECEIVE = 262144
+# Bytes asked of a stream at once; in the midst of a long packet, more.
+_RECEIVE = 65536
+_RECEIVE_LONG = 4 * _RECEIVE
 # Unsent bytes above which calls wait, and at which they go on. More lets calls to a stuck manager take more
 # memory; fewer makes many small calls wait for each other.
 _HIGH_WATER = 1024 * 1024
@@ -502,7 +504,7 @@ class Connection:
             self.outbox.flush()
             served = 0
             try:
-                data = await receive(_RECEIVE)
+                data = await receive(_RECEIVE if self._splitter.unfinished < _RECEIVE else _RECEIVE_LONG)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 self._on_broken(error)
                 return

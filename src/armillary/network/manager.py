@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import trio
 
-from armillary._runtime.dial import bound_ports, keep_alive, open_listeners
+from armillary._runtime.dial import bound_ports, keep_alive, open_listeners, take_bulk
 from armillary._runtime.groups import single_exception
 from armillary._runtime.sessions import serve_sessions
 
@@ -107,6 +107,7 @@ class ManagerLimits:
     unread: int = 64 * 1024 * 1024
     """Bytes that a peer may leave unread before notifications to it are dropped, and requests to it refused.
 
+    A packet for which nothing else waits does not count: what comes behind a large one is not lost for that.
     More takes more memory for a peer that is stuck; fewer hurts one that is busy for a moment.
     """
     unread_replies: int = 1024 * 1024 * 1024
@@ -488,6 +489,7 @@ class Manager:
 
     async def _serve_peer(self, nursery: trio.Nursery, stream: trio.abc.Stream) -> None:
         keep_alive(stream)
+        take_bulk(stream)
         session = PeerSession(self, stream, nursery)
         self._sessions[session] = None
         try:

@@ -75,6 +75,9 @@ _INTRODUCTION = 4 * 1024 * 1024
 # Seconds for the last packets of a session, such as why it was rejected. Longer lets a peer that does not
 # read hold up the end of the manager; shorter cuts off peers behind slow links.
 FAREWELL_TIMEOUT = 0.5
+# The part of what a peer may leave unread that is little. More counts less of what a stuck peer leaves; less
+# counts a large packet that comes behind some small ones.
+_LITTLE = 1 / 64
 # Administrative requests of one peer that run at once; the others are refused. Each waits for the database.
 _MOST_TASKS = 64
 
@@ -124,6 +127,8 @@ class PeerSession:
     def __init__(self, manager: Manager, stream: trio.abc.Stream, nursery: trio.Nursery) -> None:
         self.manager = manager
         self.outbox = Outbox(stream, nursery, bound=manager.limits.unread, on_broken=self._on_broken)
+        # The position up to which bytes do not count as unread: see `is_behind`.
+        self._uncounted = 0
         self.host: PeerHost | None = None
         self.peer: ManagedPeer | None = None
         self.role: Role = manager.roles.of(None)
@@ -204,9 +209,27 @@ class PeerSession:
         self.manager.cork(self)
         self.outbox.send(data)
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether the peer leaves more unread than it may. A large packet does not count."""
+        outbox = self.outbox
+        uncounted = max(0, self._uncounted - (outbox.accepted - outbox.backlog))
+        return outbox.backlog - uncounted > self.manager.limits.unread
+
+    def send_packet(self, pieces: Iterable[bytes]) -> None:
+        """Send what others have sent to the peer: one packet, with what is attached to it."""
+        outbox = self.outbox
+        begin = outbox.accepted
+        little = self.manager.limits.unread * _LITTLE
+        is_first = outbox.backlog <= little
+        for piece in pieces:
+            self.send(piece)
+        if is_first and outbox.accepted - begin > little:
+            self._uncounted = outbox.accepted
+
     def send_notification(self, pieces: Iterable[bytes]) -> None:
         """Send a notification, unless the peer has too much to read: it is dropped then, and counted."""
-        if self.outbox.is_over_bound:
+        if self.is_behind:
             if not self.notifications_dropped:
                 _logger.warning(
                     "%s does not read: notifications to it are dropped, %d bytes wait",
@@ -216,8 +239,7 @@ class PeerSession:
             self.notifications_dropped += 1
             return
         self.notifications_sent += 1
-        for piece in pieces:
-            self.send(piece)
+        self.send_packet(pieces)
 
     def send_error(self, uid: str, message: str, traceback: Iterable[str] = ()) -> None:
         """Send why something could not be done."""
@@ -399,7 +421,7 @@ class PeerSession:
         assert self.peer is not None
         self.role.check_call(self.peer, name)
         service = self.manager.registry.route(self.peer, name)
-        if service.session.outbox.is_over_bound:
+        if service.session.is_behind:
             raise Refused(RuntimeError, f"the {name!r} Service does not read its requests")
         self.manager.outstanding.forward(self.peer, service, uid, is_streaming=takes_parts)
         return service
@@ -422,8 +444,7 @@ class PeerSession:
             self.manager.counters.requests_refused += 1
             self.send_error(envelope.uid, refused.message)
             return
-        for piece in packet.requested_by(self._quoted_name) if pieces is None else pieces:
-            service.session.send(piece)
+        service.session.send_packet(packet.requested_by(self._quoted_name) if pieces is None else pieces)
 
     async def _forward_reply(self, packet: Packet) -> None:
         assert self.peer is not None
@@ -447,12 +468,11 @@ class PeerSession:
             session.abort("it does not read its replies")
         elif packet.attachments and BINARY not in target.features:
             try:
-                session.send(await manager.as_text(packet))
+                session.send_packet([await manager.as_text(packet)])
             except (TypeError, ValueError) as error:
                 session.send_error(envelope.uid, packets.message_of(error))
         else:
-            for piece in packet.verbatim():
-                session.send(piece)
+            session.send_packet(packet.verbatim())
 
     async def _forward_notification(self, packet: Packet) -> None:
         assert self.peer is not None

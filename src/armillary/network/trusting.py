@@ -7,7 +7,7 @@ from pathlib import Path
 
 import trio
 
-from armillary._runtime.dial import keep_alive, open_stream
+from armillary._runtime.dial import keep_alive, open_stream, take_bulk
 
 from .locations import Home, find_home
 from .tls.contexts import DeviceContexts
@@ -48,6 +48,7 @@ async def dial_manager(
     else:
         stream = await _open_trusted_stream(host, port, trust, timeout)
     keep_alive(stream)
+    take_bulk(stream)
     return stream
 
 
