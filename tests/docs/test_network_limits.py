@@ -176,7 +176,7 @@ def test_quoted_elsewhere() -> None:
     assert quoted(streaming, r"at most (\d+) items ahead") == str(streams.WINDOW)
     assert quoted(streaming, r"of ([\d ]+) items at most").replace(" ", "") == str(iteration.MOST_COLLECTED)
     dying, silence = "explanation/network_when_something_dies.md", LIMITS.ping_interval
-    assert quoted(dying, r"heard nothing for (\d+) s") == f"{silence:g}"
+    assert quoted(dying, r"heard nothing of them for (\d+) s") == f"{silence:g}"
     assert quoted(dying, r"the manager \| (\d+) s \|") == f"{LIMITS.lock_lease:g}"
     assert (
         quoted(dying, r"clients and services \| (\d+) s \|") == f"{connection._SILENT_INTERVALS * silence:g}"

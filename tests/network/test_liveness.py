@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from armillary.errors import ConnectionClosed
-from armillary.network import LockLost, ManagerLimits, Service
+from armillary.network import LockLost, ManagerLimits, Service, ServiceGone
 from armillary.network.protocol import packets
 from armillary.network.protocol.features import PING
 from armillary.network.protocol.words import PING_DEVICE, tell_device
@@ -245,3 +245,49 @@ async def test_an_answer_that_is_no_packet(autojump_clock: MockClock, line: byte
                 await pending.wait()
             assert type(caught.value).__name__ == "RemoteError"
             assert lab.manager.statistics().requests.in_flight == 0
+
+
+async def test_clients_are_told_that_their_service_has_gone(autojump_clock: MockClock) -> None:
+    """A client learns at once that its link has ended, and that the lock which it held is lost."""
+    async with open_lab() as lab, lab.client() as client:
+        scope = await lab.start(Dmm())
+        async with client.link("Dmm") as link, link.lock(shared=True):
+            assert await link.voltage() == 1.5
+            scope.cancel()
+            await trio.sleep(0.1)
+            assert not link.is_linked
+            await lab.start(Dmm())
+            with pytest.raises(LockLost, match="the 'Dmm' service has disconnected"):
+                await link.voltage()
+
+
+async def test_a_persistent_client_links_again_at_once(autojump_clock: MockClock) -> None:
+    """When a service was restarted, a client that reconnects is linked again soon, with its shared lock."""
+    async with open_lab() as lab, lab.persistent_client() as client:
+        scope = await lab.start(Dmm())
+        async with client.link("Dmm") as link, link.lock(shared=True):
+            for _ in range(5):
+                scope.cancel()
+                await trio.sleep(0.1)
+                assert not link.is_linked
+                with pytest.raises(ServiceGone, match="and its lock with it"):
+                    await link.voltage()
+                scope = await lab.start(Dmm())
+                await trio.sleep(2)
+                assert link.is_linked
+                assert await link.voltage() == 1.5
+                assert holders(lab) == (client.network_name,)
+
+
+async def test_a_service_for_those_who_are_linked(autojump_clock: MockClock) -> None:
+    """A service may want to be called by nobody who is not linked with it."""
+    async with open_lab(Dmm(links_required=True)) as lab, lab.open_raw() as peer, lab.client() as client:
+        await introduce(peer)
+        await peer.stream.send_all(packets.request("Dmm", "voltage", uid="1"))
+        answer = await hear(peer)
+        assert answer["error"]
+        assert answer["message"].startswith(
+            "PermissionError: Mute[lab:2] must be linked with the 'Dmm' service"
+        )
+        async with client.link("Dmm") as link:
+            assert await link.voltage() == 1.5

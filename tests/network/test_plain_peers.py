@@ -138,7 +138,7 @@ async def test_a_person_with_netcat(enter: bytes) -> None:
         assert (await person.ask("Manager identity"))["result"] == identity
 
         entry = (await person.ask("link Basic Math"))["result"]
-        assert entry["attributes"]["add"] == "(x: 'float', y: 'float' = 0) -> 'float'"
+        assert entry["attributes"]["add"] == "(x: float, y: float = 0) -> float"
 
         answer = await person.ask('"Basic Math" add 1 2')
         assert (answer["result"], answer["requester"], answer["uid"]) == (3, name, "")

@@ -145,6 +145,12 @@ class Client:
         if shared is not None:
             shared.lock_taken(why)
 
+    def unlinked(self, service: str, why: str) -> None:
+        """A service has gone, and its links with it."""
+        shared = self._links.get(service)
+        if shared is not None:
+            shared.service_gone(why, links_again=False)
+
     def connection_ends(self, connection: Connection) -> None:
         """Links and locks went with it."""
         for shared in self._links.values():
@@ -252,6 +258,7 @@ async def open_client_on(
                 codec=codec,
                 on_notification=client.take_notification,
                 on_lock_lost=client.lock_lost,
+                on_unlinked=client.unlinked,
                 on_end=ends,
             )
             nursery.start_soon(connection.run, name="armillary network connection")

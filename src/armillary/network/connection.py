@@ -42,6 +42,7 @@ from .protocol.words import (
     LOCK_LOST,
     PING_DEVICE,
     PONG,
+    UNLINKED,
     WORDS,
     CallWord,
     call_word,
@@ -222,6 +223,7 @@ class Connection:
         on_call_word: called with what clients say of calls that they have made: that they cancel them, or
             that they have room for more items of an iteration.
         on_lock_lost: called with the name of a service whose lock the manager has taken away, and why it has.
+        on_unlinked: called with the name of a service that has gone with its links, and why they have ended.
         on_end: called once, when the connection begins to end.
     """
 
@@ -240,6 +242,7 @@ class Connection:
         on_notification: Callable[[Notification], object] | None = None,
         on_call_word: Callable[[Connection, str, CallWord], object] | None = None,
         on_lock_lost: Callable[[str, str], object] | None = None,
+        on_unlinked: Callable[[str, str], object] | None = None,
         on_end: Callable[[Connection], object] | None = None,
     ) -> None:
         self._stream = stream
@@ -249,6 +252,7 @@ class Connection:
         self._on_notification = on_notification
         self._on_call_word = on_call_word
         self._on_lock_lost = on_lock_lost
+        self._on_unlinked = on_unlinked
         self._on_end = on_end
         self._handshake = DeviceHandshake(credentials, features=features)
         self._splitter = PacketSplitter(limit)
@@ -669,9 +673,11 @@ class Connection:
                 self.send(tell_manager(PONG))
             elif word == ACCEPTED:
                 self._take_acceptance(said)
-            elif word == LOCK_LOST and self._on_lock_lost is not None:
+            elif word in (LOCK_LOST, UNLINKED):
                 service, why = args
-                self._on_lock_lost(str(service), str(why))
+                tell = self._on_lock_lost if word == LOCK_LOST else self._on_unlinked
+                if tell is not None:
+                    tell(str(service), str(why))
             elif word in (CANCEL_CALL, CREDIT) and self._on_call_word is not None:
                 self._on_call_word(self, word, call_word(word, args, has_requester=True))
         except ValueError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from types import FunctionType
 from typing import Any
 
@@ -78,8 +78,16 @@ class Interface:
         return own is not _MISSING and inspect.getattr_static(type(self.target), name, _MISSING) is own
 
 
+def _signature(value: Callable[..., object]) -> inspect.Signature:
+    try:
+        # Annotations as the classes that they name, not as the texts that `__future__` makes of them.
+        return inspect.signature(value, eval_str=True)
+    except (NameError, SyntaxError, TypeError, AttributeError):
+        return inspect.signature(value)
+
+
 def _description(value: Any) -> object:
     if callable(value):
-        return str(inspect.signature(value))
+        return str(_signature(value))
     # Clients get it in the text form, whatever they can read.
     return TEXT_CODEC.decode(TEXT_CODEC.encode(value))

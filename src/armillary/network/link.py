@@ -170,9 +170,17 @@ class ServiceLink:
             await _say(self.connection, "release_lock", self.service)
 
     def check_lock(self) -> None:
-        """Raise LockLost if there was a lock that this block has no more."""
+        """Raise LockLost if this block has lost its lock, and ServiceGone if it has not got it again yet."""
         if self.lock_lost is not None:
             raise self._lost_error()
+        if self.lock_holders and self.connection is None:
+            raise ServiceGone(f"the {self.service!r} service has gone, and its lock with it")
+
+    def service_gone(self, why: str, *, links_again: bool) -> None:
+        """The manager says that the service has gone. The next one of its name knows nothing of this link."""
+        if not links_again:
+            self.reacquires = False
+        self._service_is_gone(ServiceGone(why, may_have_been_received=True))
 
     def lock_taken(self, why: str) -> None:
         """The manager has taken the lock away."""

@@ -62,6 +62,9 @@ Listeners = list[trio.abc.Listener[Any]]
 DEFAULT_PORT = 1875
 # Peers that are asked for a sign of life in a row. More holds up the others longer, fewer takes more turns.
 _PINGS_AT_ONCE = 256
+# Seconds that an administrator waits for the audit's database. More holds him up for longer when it is locked
+# by another program; less refuses what a moment later would have been recorded.
+_AUDIT_TIMEOUT = 10.0
 # Logins that are checked at once, each by a worker thread for a fifth of a second. More lets a flood of
 # attempts keep all processors busy; fewer makes honest users wait for each other.
 _LOGINS_AT_ONCE = 2
@@ -244,6 +247,9 @@ class Manager:
             request.service.session.tell(CANCEL_CALL, request.requester_name, request.uid)
         for released in departure.released_locks:
             self._record_released(released, "released, because a peer has gone")
+        if not self._is_ending:
+            for linked in departure.unlinked_peers:
+                linked.session.tell_unlinked(peer.name, f"the {peer.name!r} service has disconnected")
         self.uncork()
         _logger.info("%s is disconnected", peer.network_name)
 
@@ -349,7 +355,7 @@ class Manager:
             unlinked = registry.unlink(peer, name)
             if unlinked.was_lock_released:
                 self._note(session, EventKind.LOCK, "released by unlinking", name)
-            if not unlinked.is_linked:
+            if not unlinked.is_linked and registry.service(name) is not None:
                 self._note(session, EventKind.LINK, "unlinked", name)
             return True
         if attribute == "acquire_lock":
@@ -379,7 +385,10 @@ class Manager:
         self._note(session, EventKind.ADMIN, "requested", attribute)
         if self._recorder is not None:
             # Before it is done: nothing that an administrator does goes unrecorded.
-            await self._recorder.wait_recorded()
+            with trio.move_on_after(_AUDIT_TIMEOUT) as scope:
+                await self._recorder.wait_recorded()
+            if scope.cancelled_caught:
+                raise Refused(RuntimeError, "the audit cannot be written now, so nothing was done")
         if attribute in self._requests:
             run = partial(self._requests[attribute], *args, **kwargs)
             return await trio.to_thread.run_sync(run)

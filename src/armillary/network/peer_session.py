@@ -51,6 +51,7 @@ from .protocol.words import (
     CREDIT,
     LOCK_LOST,
     PING_DEVICE,
+    UNLINKED,
     WORDS,
     call_word,
     tell_device,
@@ -253,6 +254,11 @@ class PeerSession:
         """Tell the peer that a lock was taken from it, if it can be told."""
         if self.peer is not None and PING in self.peer.features:
             self.tell(LOCK_LOST, service, why)
+
+    def tell_unlinked(self, service: str, why: str) -> None:
+        """Tell the peer that a link has ended, if it can be told."""
+        if self.peer is not None and PING in self.peer.features:
+            self.tell(UNLINKED, service, why)
 
     def ping(self, now: float, interval: float) -> None:
         """See that each side hears something from the other in every interval, in seconds."""
@@ -701,6 +707,7 @@ class PeerSession:
                 os=identity.os,
                 attributes=identity.attributes,
                 max_clients=identity.max_clients,
+                links_required=identity.links_required,
                 features=features,
                 last_heard=now,
                 session=self,

@@ -130,6 +130,7 @@ class PersistentClient(Client):
         self.last_error: ConnectFailed | ConnectionClosed | None = None
         """Why there is no connection; None if there is one, or was none yet."""
         self._changed = trio.Event()
+        self._look = trio.Event()
 
     async def wait_connected(self) -> None:
         """Wait until there is a connection."""
@@ -173,6 +174,13 @@ class PersistentClient(Client):
         self.last_error = error
         _logger.debug("client %r: %s", self.name, error)
 
+    def unlinked(self, service: str, why: str) -> None:
+        """A service has gone, and its links with it: have them again as soon as it is back."""
+        shared = self._links.get(service)
+        if shared is not None:
+            shared.service_gone(why, links_again=True)
+            self._look.set()
+
     def connection_ends(self, connection: Connection) -> None:
         """There is no connection from now on."""
         super().connection_ends(connection)
@@ -191,7 +199,11 @@ class PersistentClient(Client):
                     has_all = False  # it may come, or let us in, later
                 except ConnectionClosed:
                     return
-            await trio.sleep(LOOK_INTERVAL if has_all else WAIT_INTERVAL)
+            with trio.move_on_after(LOOK_INTERVAL if has_all else WAIT_INTERVAL):
+                await self._look.wait()
+                # The service that has gone will not be back before that.
+                self._look = trio.Event()
+                await trio.sleep(WAIT_INTERVAL)
 
     def _change(self) -> None:
         changed, self._changed = self._changed, trio.Event()
@@ -259,6 +271,7 @@ async def open_persistent_client(
             codec=codec,
             on_notification=client.take_notification,
             on_lock_lost=client.lock_lost,
+            on_unlinked=client.unlinked,
             on_end=client.connection_ends,
         )
 

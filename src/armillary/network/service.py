@@ -73,6 +73,8 @@ class Service:
         target: whose attributes they are; this object's own if None.
         name: by which the service is asked for; the name of the class if None.
         max_clients: how many clients may be linked with it; None is no limit.
+        links_required: whether only clients that are linked with it may call it; others, such as people at a
+            terminal, are refused by armillary's manager. That of MSL-Network 1.0 lets everybody.
         ignore: names of attributes that are not told to anybody. They can be asked for nevertheless.
         concurrency: how many methods may run at once. 1 makes a service serial, for hardware that can do one
             thing at a time: calls are carried out one by one in the order in which they came.
@@ -84,6 +86,7 @@ class Service:
         *,
         name: str | None = None,
         max_clients: int | None = None,
+        links_required: bool = False,
         ignore: Iterable[str] = (),
         concurrency: int | None = None,
     ) -> None:
@@ -92,6 +95,7 @@ class Service:
         self._target = self if target is None else target
         self._name = type(self._target).__name__ if name is None else name
         self._max_clients = max_clients if max_clients is not None and max_clients > 0 else -1
+        self._links_required = links_required
         self._ignored = frozenset([ignore] if isinstance(ignore, str) else ignore)
         self._concurrency = concurrency
         self._run: _Run | None = None
@@ -166,7 +170,16 @@ class _Run:
 
     def identity(self, features: frozenset[str]) -> Identity:
         service = self._service
-        return Identity("service", service.name, LANGUAGE, OS, self.attributes, service.max_clients, features)
+        return Identity(
+            "service",
+            service.name,
+            LANGUAGE,
+            OS,
+            self.attributes,
+            service.max_clients,
+            features,
+            service._links_required,
+        )
 
     def from_thread(self, function: Callable[[], object]) -> None:
         try:

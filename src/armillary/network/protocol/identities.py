@@ -43,6 +43,8 @@ class Identity:
     """How many clients may be linked with a service; -1 is no limit."""
     features: frozenset[str] = frozenset()
     """What it can do beyond 1.0, whether or not the manager has offered it."""
+    links_required: bool = False
+    """Whether a service answers only those who are linked with it; managers of 1.0 do not know of that."""
 
     @classmethod
     def read(cls, answer: object) -> Identity:
@@ -66,6 +68,7 @@ class Identity:
             attributes=_attributes(answer) if what == "service" else {},
             max_clients=_max_clients(answer) if what == "service" else -1,
             features=announced(answer),
+            links_required=what == "service" and answer.get("links_required") is True,
         )
 
     def answer(self) -> dict[str, object]:
@@ -74,6 +77,8 @@ class Identity:
         if self.type == "service":
             answer["attributes"] = self.attributes
             answer["max_clients"] = self.max_clients
+            if self.links_required:
+                answer["links_required"] = True
         return {**answer, "language": self.language, "os": self.os, **announcement(self.features)}
 
 

@@ -1,5 +1,4 @@
-r"""Bytes, numpy arrays and long texts in packets: as raw bytes among those who agreed on ``bin1``, as JSON for
-others.
+r"""Bytes, numpy arrays and long texts in packets: raw among those who agreed on ``bin1``, JSON for others.
 
 **The binary form.** A packet's line is JSON as ever, with ``null`` in the place of each attached value, and
 with two more keys::

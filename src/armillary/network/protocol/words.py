@@ -7,6 +7,7 @@ word              from, to            arguments                             feat
 ``__ping__``      manager to device                                         ``ping``
 ``__pong__``      device to manager                                         ``ping``
 ``__lock_lost__`` manager to client   the service, and why                  ``ping``
+``__unlinked__``  manager to client   the service, and why                  ``ping``
 ``__cancel__``    client to manager   the uid                               ``cancel``
 ``__cancel__``    manager to service  the requester, the uid                ``cancel``
 ``__credit__``    client to manager   the uid, how many items more          ``stream``
@@ -34,6 +35,7 @@ __all__ = [
     "MOST_CREDIT",
     "PING_DEVICE",
     "PONG",
+    "UNLINKED",
     "WORDS",
     "CallWord",
     "call_word",
@@ -49,12 +51,22 @@ PONG = "__pong__"
 """Something that is said to somebody who wants to hear something."""
 LOCK_LOST = "__lock_lost__"
 """The client does not hold this lock any more, though it has not released it."""
+UNLINKED = "__unlinked__"
+"""The client is not linked with this service any more, though it has not unlinked: the service has gone."""
 CANCEL_CALL = "__cancel__"
 """Nobody waits for the reply to this request any more."""
 CREDIT = "__credit__"
 """The client has room for so many items more of this iteration."""
 
-WORDS = {ACCEPTED: PING, PING_DEVICE: PING, PONG: PING, LOCK_LOST: PING, CANCEL_CALL: CANCEL, CREDIT: STREAM}
+WORDS = {
+    ACCEPTED: PING,
+    PING_DEVICE: PING,
+    PONG: PING,
+    LOCK_LOST: PING,
+    UNLINKED: PING,
+    CANCEL_CALL: CANCEL,
+    CREDIT: STREAM,
+}
 """The words, each with the feature that it belongs to."""
 
 MOST_CREDIT = 1_000_000
