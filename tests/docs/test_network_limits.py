@@ -11,7 +11,6 @@ from armillary._runtime import dial
 from armillary._wire import backoff
 from armillary.network import (
     ManagerLimits,
-    calls,
     connection,
     hosts,
     iteration,
@@ -20,6 +19,7 @@ from armillary.network import (
     open_client,
     peer_session,
     reconnect,
+    running_call,
     serve_manager,
     service,
     streams,
@@ -154,7 +154,7 @@ def test_service() -> None:
         str(service.PENDING),
         str(iteration.MOST_COLLECTED),
         size(service._NOTIFICATION_HIGH_WATER),
-        size(calls._PROGRESS_HIGH_WATER),
+        size(running_call._PROGRESS_HIGH_WATER),
         "no limit",
     ]
 

@@ -17,9 +17,9 @@ from scripted_manager import NAME, OURS, ScriptedManager, connected
 
 from armillary._runtime.groups import single_exception
 from armillary.errors import ConnectionClosed
-from armillary.network.calls import current_request
 from armillary.network.errors import Rejected
 from armillary.network.protocol.features import EXCEPTION
+from armillary.network.running_call import current_request
 from armillary.network.service import Service, run_service_on
 
 

@@ -11,7 +11,6 @@ It speaks the protocol of MSL-Network 1.0, with peers of either kind on every si
 
 from armillary._runtime.dial import bound_ports
 
-from .calls import CurrentCall, current_call, current_request
 from .client import Client, open_client, open_client_on
 from .connection import PendingCall
 from .errors import (
@@ -30,6 +29,7 @@ from .protocol.device_handshake import Credentials
 from .protocol.identities import identities_as_text
 from .protocol.roles import Role, Roles
 from .reconnect import PersistentClient, open_persistent_client
+from .running_call import CurrentCall, current_call, current_request
 from .service import Service, run_service, run_service_on
 from .store import Store, open_store
 from .streams import ProgressLink, Stream
