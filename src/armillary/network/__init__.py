@@ -12,7 +12,6 @@ It speaks the protocol of MSL-Network 1.0, with peers of either kind on every si
 from armillary._runtime.dial import bound_ports
 
 from .client import Client, open_client, open_client_on
-from .connection import PendingCall
 from .errors import (
     LinkRefused,
     LockLost,
@@ -25,6 +24,7 @@ from .errors import (
 from .link import Link
 from .manager import Authenticate, ManagerLimits, ManagerStatistics, serve_manager, serve_manager_on
 from .notifications import Note, Notifications, Overflow
+from .pending_calls import PendingCall
 from .protocol.device_handshake import Credentials
 from .protocol.identities import identities_as_text
 from .protocol.roles import Role, Roles

@@ -14,13 +14,14 @@ from armillary._runtime.groups import single_exception
 from armillary.errors import ConnectionClosed
 
 from .connection import DEFAULT_LIMIT, AskSomebody, Connection, ConnectionStatistics, wait_accepted
-from .link import Link, ServiceLink, open_link, request_of_manager
+from .link import Link, open_link
 from .protocol.codec import Codec
 from .protocol.device_handshake import Credentials
 from .protocol.features import BINARY, CANCEL, EXCEPTION, PING, STREAM
 from .protocol.identities import Identity
 from .protocol.packets import Notification
 from .protocol.payloads import TEXT_CODEC
+from .service_link import ServiceLink, request_of_manager
 from .trusting import Trust, dial_manager
 
 __all__ = ["PORT", "Client", "open_client", "open_client_on"]

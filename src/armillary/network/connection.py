@@ -6,7 +6,6 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import trio
 
@@ -15,7 +14,8 @@ from armillary._runtime.direct import receiver_of
 from armillary._runtime.outbox import Outbox, OutboxStatistics
 from armillary.errors import ArmillaryError, ConnectFailed, ConnectionClosed, PeerError
 
-from .errors import PacketTooLarge, Rejected, ServiceGone, absent_service, error_of
+from .errors import PacketTooLarge, Rejected, ServiceGone, absent_service
+from .pending_calls import PendingCall
 from .protocol import packets
 from .protocol.codec import Codec
 from .protocol.credentials import Action
@@ -102,104 +102,6 @@ class ConnectionStatistics:
     """Lines from the manager that were no packets, or too large."""
     outbox: OutboxStatistics
     """What was sent, and what waits."""
-
-
-class PendingCall:
-    """A request that was sent, and whose reply is awaited separately. Made by `Connection.start`."""
-
-    __slots__ = (
-        "_connection",
-        "_done",
-        "_on_part",
-        "attribute",
-        "on_settled",
-        "outcome",
-        "position",
-        "service",
-        "uid",
-    )
-
-    def __init__(
-        self,
-        connection: Connection,
-        service: str,
-        attribute: str,
-        uid: str,
-        position: int,
-        on_part: Callable[[Reply], object] | None = None,
-    ) -> None:
-        self._connection = connection
-        self.service = service
-        self.attribute = attribute
-        self.uid = uid
-        self.position = position
-        """Where it begins in the stream of bytes that was sent."""
-        self.outcome: Reply | Failure | ArmillaryError | None = None
-        """The last word, once there is one."""
-        self.on_settled: Callable[[], object] | None = None
-        """Called when the last word is there, instead of waiting for it."""
-        self._on_part = on_part
-        self._done: trio.Event | None = None
-
-    async def wait(self) -> Any:
-        """Wait for the result.
-
-        Cancellation abandons the request, see `abandon`.
-
-        Raises:
-            RemoteError: the service, or the manager, answered with an error.
-            ConnectionClosed: the connection ended first; ``may_have_been_received`` says what is known.
-            PacketTooLarge: the reply was larger than the limit.
-        """
-        if self.outcome is None:
-            self._done = trio.Event()
-            try:
-                await self._done.wait()
-            except BaseException:
-                self.abandon()
-                raise
-        else:
-            await trio.lowlevel.checkpoint()
-        return self.result()
-
-    def result(self) -> Any:
-        """The result of what is done. Raises what `wait` raises."""
-        outcome = self.outcome
-        if type(outcome) is Reply:
-            return outcome.result
-        if isinstance(outcome, Failure):
-            raise error_of(outcome)
-        assert isinstance(outcome, ArmillaryError)
-        raise outcome
-
-    def abandon(self) -> None:
-        """Wait for the reply no more. It is dropped when it comes.
-
-        A service that can be told is told: it cancels the call. Elsewhere, it is carried out nevertheless.
-        """
-        self._connection.abandon(self)
-
-    def forget(self) -> None:
-        """As `abandon`, but nobody is told."""
-        self._connection.forget(self)
-
-    def grant(self, number: int) -> None:
-        """Let so many items more of an iteration come."""
-        if self.outcome is None:
-            self._connection.send(tell_manager(CREDIT, self.uid, number))
-
-    def take_part(self, part: Reply) -> None:
-        """An item of the iteration, or progress, has come."""
-        if self._on_part is not None:
-            self._on_part(part)
-
-    def settle(self, outcome: Reply | Failure | ArmillaryError) -> None:
-        """This is the last word."""
-        self.outcome = outcome
-        if self._done is not None:
-            self._done.set()
-        if self.on_settled is not None:
-            self.on_settled()
 
 
 class Connection:

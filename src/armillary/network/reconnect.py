@@ -22,10 +22,10 @@ from armillary.errors import ConnectFailed, ConnectionClosed
 from .client import CLIENT_FEATURES, PORT, Client
 from .connection import DEFAULT_LIMIT, AskSomebody, Connection, wait_accepted
 from .errors import LinkRefused, Rejected, ServiceGone
-from .link import ServiceLink
 from .protocol.codec import Codec
 from .protocol.device_handshake import Credentials
 from .protocol.payloads import TEXT_CODEC
+from .service_link import ServiceLink
 from .tls.trust import NoTls, TrustError
 from .trusting import Trust, dial_manager
 

@@ -13,7 +13,7 @@ import trio
 
 from armillary.errors import PeerError
 
-from .connection import PendingCall
+from .pending_calls import PendingCall
 from .protocol.packets import Reply
 
 __all__ = ["WINDOW", "ProgressLink", "Stream", "open_stream_of"]

@@ -101,8 +101,8 @@ class Looker:
             PeerError: what it answered makes no sense.
         """
         from armillary.errors import PeerError
-        from armillary.network.link import request_of_manager
         from armillary.network.protocol.features import STATUS
+        from armillary.network.service_link import request_of_manager
 
         connection = self._client.usable_connection()
         earlier = self._status if connection is self._connection else None
