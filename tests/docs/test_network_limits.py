@@ -17,6 +17,7 @@ from armillary.network import (
     manager,
     notifications,
     open_client,
+    peer_conversations,
     peer_session,
     reconnect,
     running_call,
@@ -71,7 +72,7 @@ def test_from_a_peer() -> None:
         str(outstanding.PER_SERVICE),
         str(outstanding.GIVEN_UP_PER_SERVICE),
         str(words.MOST_CREDIT),
-        str(peer_session._MOST_TASKS),
+        str(peer_conversations._MOST_TASKS),
         str(admin_login.WAITING_REQUESTS),
     ]
 

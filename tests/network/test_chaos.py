@@ -26,8 +26,9 @@ import trio
 from chaos_peer import SETTLE
 
 from armillary._runtime.groups import single_exception
+from armillary.network.managed_peer import ManagedPeer
 from armillary.network.manager import Manager, ManagerLimits, serve_manager
-from armillary.network.peer_session import ManagedPeer, PeerSession
+from armillary.network.peer_session import PeerSession
 from armillary.network.protocol.outstanding import Forwarded
 
 PROGRAM = Path(__file__).with_name("chaos_peer.py")

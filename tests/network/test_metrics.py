@@ -25,9 +25,9 @@ from armillary.errors import ConnectFailed
 from armillary.network import metrics
 from armillary.network.client import Client, open_client_on
 from armillary.network.errors import RemoteError, ServiceGone
+from armillary.network.managed_peer import ManagedPeer
 from armillary.network.manager import Authenticate, Manager, ManagerLimits, serve_manager_on
 from armillary.network.metrics import serve_metrics
-from armillary.network.peer_session import ManagedPeer
 from armillary.network.protocol.device_handshake import Credentials
 from armillary.network.service import Service, run_service_on
 from armillary.testing import MemoryListener, RawPeer

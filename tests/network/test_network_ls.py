@@ -26,7 +26,7 @@ from armillary.network.cli.overview import (
     as_json,
     as_table,
 )
-from armillary.network.peer_session import ManagedPeer
+from armillary.network.managed_peer import ManagedPeer
 from armillary.network.protocol.features import PING, STATUS
 from armillary.testing import DemoService, Lab, open_lab
 from commands import armillary, in_terminal

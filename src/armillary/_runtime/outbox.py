@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import trio
 
-from .direct import direct_side
+from .direct import DirectSide, direct_side
 
 __all__ = ["Outbox", "OutboxStatistics"]
 
@@ -179,6 +179,20 @@ class Outbox:
             if self._writer is None and (self._pieces or self._unsent):
                 self._start_writer()
 
+    def flush_elsewhere(self) -> bool:
+        """As `flush`, in another thread while the run stands still: nothing of trio's is used.
+
+        Returns:
+            Whether nothing is left. Otherwise `flush` is to be called in the run.
+        """
+        self._corked = False
+        if self._direct is not None and self._writer is None and not self._waiters and self.broken is None:
+            try:
+                self._offer(self._direct)
+            except OSError:
+                return False  # as `flush` will find out
+        return not (self._pieces or self._unsent)
+
     async def drain(self, down_to: int = 0) -> None:
         """Wait until at most `down_to` bytes wait, or until the connection is broken.
 
@@ -262,16 +276,19 @@ class Outbox:
     def _send_directly(self) -> bool:
         """Send a good deal without waiting, until the socket is full. Return whether any was sent."""
         assert self._direct is not None
+        try:
+            return self._offer(self._direct)
+        except OSError as error:
+            self._break(error)
+            return True
+
+    def _offer(self, direct: DirectSide) -> bool:
         progress = False
         room = _IN_A_ROW
         while self._pieces and room > 0:
             chunk = self._next_chunk()
             room -= len(chunk)
-            try:
-                sent = self._direct.send_nowait(chunk)
-            except OSError as error:
-                self._break(error)
-                return True
+            sent = direct.send_nowait(chunk)
             if sent == len(chunk):
                 self._pieces.popleft()
             elif sent:

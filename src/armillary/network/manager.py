@@ -20,7 +20,8 @@ from armillary._runtime.sessions import serve_sessions
 
 from .counters import Counters, Traffic
 from .locations import localhost_aliases, own_hostname
-from .peer_session import ManagedPeer, PeerSession, SessionStatistics
+from .managed_peer import ManagedPeer
+from .peer_session import PeerSession, SessionStatistics
 from .protocol.features import ALL_FEATURES
 from .protocol.framing import DEFAULT_LIMIT, Packet
 from .protocol.handshake import HANDSHAKE_LIMIT, Authentication

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hmac
 import logging
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -17,36 +14,20 @@ from armillary._runtime.outbox import Outbox, OutboxStatistics
 from armillary._wire.lines import LineTooLong
 
 from .hosts import PeerHost, find_peer_host
+from .managed_peer import ManagedPeer
+from .peer_conversations import Administration, Introduction, SessionEnds
 from .protocol import packets
-from .protocol.admin_login import AdminLogin, Deny, Grant
 from .protocol.codec import STANDARD
-from .protocol.credentials import (
-    Action,
-    Ask,
-    Awaited,
-    Close,
-    Conversation,
-    FindUser,
-    Login,
-    Pause,
-    Record,
-    Reject,
-    VerifyLogin,
-    VerifyManagerPassword,
-)
-from .protocol.features import BINARY, PING, agree
+from .protocol.features import BINARY, PING
 from .protocol.framing import Packet, PacketReader, Unreadable
-from .protocol.handshake import CheckIdentity, Connected, ManagerHandshake
-from .protocol.identities import MANAGER, Identity
+from .protocol.identities import MANAGER
 from .protocol.packets import PacketError
 from .protocol.payloads import TEXT_CODEC
-from .protocol.peers import Peer
 from .protocol.refusals import Refused
 from .protocol.roles import Role
 from .protocol.scanning import Kind
 from .protocol.terminal_input import parse_terminal_input
 from .protocol.words import (
-    ACCEPTED,
     CANCEL_CALL,
     CREDIT,
     LOCK_LOST,
@@ -60,7 +41,7 @@ from .protocol.words import (
 if TYPE_CHECKING:
     from .manager import Manager
 
-__all__ = ["ManagedPeer", "PeerSession", "SessionStatistics"]
+__all__ = ["PeerSession", "SessionStatistics"]
 
 _logger = logging.getLogger("armillary.network.manager")
 
@@ -79,26 +60,6 @@ FAREWELL_TIMEOUT = 0.5
 # The part of what a peer may leave unread that is little. More counts less of what a stuck peer leaves; less
 # counts a large packet that comes behind some small ones.
 _LITTLE = 1 / 64
-# Administrative requests of one peer that run at once; the others are refused. Each waits for the database.
-_MOST_TASKS = 64
-
-
-class _Ends(Exception):
-    """The session is over, for no reason that anybody needs to be told."""
-
-
-@dataclass(eq=False, slots=True)
-class ManagedPeer(Peer):
-    """A peer with its session."""
-
-    session: Any = None
-
-
-class _AdminCall(NamedTuple):
-    """A request that only administrators may make."""
-
-    uid: str
-    run: Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +94,7 @@ class PeerSession:
         self.host: PeerHost | None = None
         self.peer: ManagedPeer | None = None
         self.role: Role = manager.roles.of(None)
+        """What the peer may do; that of its user, once he has logged in."""
         self.received = 0
         self.malformed = 0
         self.notifications_dropped = 0
@@ -148,10 +110,8 @@ class PeerSession:
         self._quoted_name = b""
         self._scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
-        self._tasks = 0
-        self._handshake: ManagerHandshake | None = None
-        self._admin: AdminLogin[_AdminCall] | None = None
-        self._login: Login | None = None
+        self._introduction: Introduction | None = None
+        self._administration: Administration | None = None
         self._sent_at_last_ping = 0
 
     @property
@@ -164,8 +124,9 @@ class PeerSession:
     @property
     def user(self) -> str:
         """Who is logged in on it."""
-        login = self._login or (None if self._admin is None else self._admin.login)
-        return "" if login is None else login.username
+        if self._introduction is not None and self._introduction.login is not None:
+            return self._introduction.login.username
+        return "" if self._administration is None else self._administration.username
 
     def statistics(self) -> SessionStatistics:
         """A look at the session."""
@@ -192,6 +153,13 @@ class PeerSession:
             self._leave()
             # Shielded inside, with that deadline.
             await self.outbox.finish(trio.current_time() + FAREWELL_TIMEOUT)  # noqa: ASYNC102
+
+    def take_peer(self, peer: ManagedPeer) -> None:
+        """The peer was let in."""
+        self.peer = peer
+        self._quoted_name = STANDARD.encode(peer.network_name)
+        self._reader.agree(peer.features)
+        self._reader.limit = self.manager.limits.line
 
     def end(self, reason: str) -> None:
         """End the session: what waits is sent, for half a second at most."""
@@ -287,12 +255,10 @@ class PeerSession:
         now = trio.current_time()
         if self.peer is not None:
             self.manager.remove(self.peer)
-        if self._admin is not None:
-            self._admin.closed(now)
-        if self._handshake is not None:
-            for action in self._handshake.closed(now):
-                if isinstance(action, Record):
-                    self._record(action)
+        if self._administration is not None:
+            self._administration.closed(now)
+        if self._introduction is not None:
+            self._introduction.closed(now)
 
     def _on_broken(self, error: BaseException) -> None:
         _logger.debug("connection of %s broken: %s", self.name, error.__cause__ or error)
@@ -300,7 +266,7 @@ class PeerSession:
 
     # -- reading ------------------------------------------------------------------------------------------
 
-    async def _next_line(self) -> bytes | LineTooLong:
+    async def next_line(self) -> bytes | LineTooLong:
         """The next line of the handshake."""
         while (line := self._reader.next_line()) is None:
             await self._receive_more()
@@ -312,23 +278,24 @@ class PeerSession:
             data = await self._receive(size)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self.outbox.abort()
-            raise _Ends from None
+            raise SessionEnds from None
         if not data:
-            raise _Ends
+            raise SessionEnds
         self.bytes_received += len(data)
         self._reader.append(bytes(data))
 
     async def _is_let_in(self) -> bool:
+        self._introduction = Introduction(self)
         try:
-            return await self._shake_hands()
-        except _Ends:
+            return await self._introduction.shake_hands()
+        except SessionEnds:
             return False
 
     async def _serve(self) -> None:
         """Handle packets until the peer goes."""
         try:
             await self._handle_packets()
-        except _Ends:
+        except SessionEnds:
             pass
 
     async def _handle_packets(self) -> None:
@@ -367,13 +334,13 @@ class PeerSession:
             else:
                 self._manager_request(request)
         else:
-            raise _Ends
+            raise SessionEnds
 
     def _handle_unreadable(self, item: Unreadable) -> None:
         """A line that is no packet: an answer that somebody types, shorthand, or an error."""
         text = _text_of(item.line)
-        if self._admin is not None and self._admin.takes_text:
-            self._tell_admin(text, is_text=True)
+        if self._administration is not None and self._administration.takes_text:
+            self._administration.answered(text, is_text=True)
             return
         packet = parse_terminal_input(text) if text and not item.error.is_json else None
         if packet is None or "attribute" not in packet:
@@ -384,9 +351,9 @@ class PeerSession:
             self.send_error(item.error.uid, item.error.message)
             self._tell_who_waits(item.error)
             if item.is_lost:
-                raise _Ends
+                raise SessionEnds
         elif packet["attribute"] == packets.DISCONNECT:
-            raise _Ends
+            raise SessionEnds
         elif packet["service"] == MANAGER:
             self._manager_request(packet)
         else:
@@ -457,8 +424,8 @@ class PeerSession:
         envelope = packet.envelope
         manager = self.manager
         if not envelope.uid and envelope.requester in (manager.name, None):
-            if self._admin is not None and self._admin.takes_packet:
-                self._tell_admin(_result_of(packet.line), is_text=False)
+            if self._administration is not None and self._administration.takes_packet:
+                self._administration.answered(_result_of(packet.line), is_text=False)
             return
         if envelope.requester is None:
             _logger.debug("%s sent a reply that is for nobody", self.name)
@@ -526,8 +493,10 @@ class PeerSession:
             if answer is not self.manager.NOT_PUBLIC:
                 self.reply(uid, answer)
             else:
-                run = partial(self._administrate, uid, attribute, args, kwargs)
-                self._ask_admin(_AdminCall(uid, run))
+                if self._administration is None:
+                    assert self._nursery is not None
+                    self._administration = Administration(self, self._nursery)
+                self._administration.ask(uid, attribute, args, kwargs)
 
     def _take_word(self, word: str, args: Any) -> None:
         """Pass on what a client says of a request that it has made."""
@@ -549,213 +518,6 @@ class PeerSession:
             service = outstanding.asked(self.peer, said.uid)
             if service is not None and WORDS[CREDIT] in service.features:
                 service.session.tell(CREDIT, self.name, said.uid, said.number)
-
-    def _ask_admin(self, call: _AdminCall) -> None:
-        assert self.host is not None
-        if self._tasks >= _MOST_TASKS:
-            self.send_error(
-                call.uid, f"RuntimeError: {_MOST_TASKS} requests to the manager are being answered"
-            )
-            return
-        if self._admin is None:
-            self._admin = AdminLogin(
-                manager_name=self.manager.name,
-                address=self.host.ip or self.host.address,
-                throttle=self.manager.throttle,
-                is_admin=self.role.administrate,
-            )
-        self._go_on(self._admin, self._admin.request(call, trio.current_time()))
-
-    def _tell_admin(self, value: object, *, is_text: bool) -> None:
-        assert self._admin is not None
-        self._go_on(self._admin, self._admin.answered(value, trio.current_time(), is_text=is_text))
-
-    def _go_on(self, admin: AdminLogin[_AdminCall], actions: list[Action]) -> None:
-        """Do what the login wants, while packets go on being handled; deny what waits when time is up."""
-        assert self._nursery is not None
-        self._tasks += 1
-
-        async def run() -> None:
-            try:
-                await self._perform(admin, actions)
-            except _Ends:
-                self._scope.cancel(reason="the login was wrong")
-            finally:
-                self._tasks -= 1
-            deadline = admin.deadline
-            if deadline is not None:
-                await trio.sleep_until(deadline)
-                if admin.deadline == deadline:
-                    await self._perform(admin, admin.timed_out(trio.current_time()))
-
-        self._nursery.start_soon(run)
-
-    async def _administrate(self, uid: str, attribute: str, args: list[Any], kwargs: dict[str, Any]) -> None:
-        try:
-            result = await self.manager.admin_request(self, attribute, args, kwargs)
-        except Refused as refused:
-            self.send_error(uid, refused.message)
-        except (TypeError, ValueError, AttributeError) as error:
-            self.send_error(uid, packets.message_of(error))
-        else:
-            try:
-                self.reply(uid, result)
-            except (TypeError, ValueError) as error:
-                self.send_error(uid, packets.message_of(error))
-
-    # -- the handshake ------------------------------------------------------------------------------------
-
-    async def _shake_hands(self) -> bool:
-        """Let the peer in, if it is who it has to be."""
-        assert self.host is not None
-        manager = self.manager
-        handshake = self._handshake = ManagerHandshake(
-            manager.authentication.method,
-            manager_name=manager.name,
-            address=self.host.ip or self.host.address,
-            throttle=manager.throttle,
-            hostname=self.host.hostname,
-            trusted_hostnames=manager.authentication.hostnames,
-            features=manager.features,
-            time_limit=manager.limits.handshake,
-        )
-        await self._perform(handshake, handshake.start(trio.current_time()))
-        while handshake.awaited is Awaited.ANSWER:
-            assert handshake.deadline is not None
-            with trio.CancelScope(deadline=handshake.deadline) as scope:
-                line = await self._next_line()
-            now = trio.current_time()
-            actions = handshake.timed_out(now) if scope.cancelled_caught else _answer(handshake, line, now)
-            await self._perform(handshake, actions)
-        if self.peer is None:
-            return False
-        if PING in self.peer.features:
-            self.tell(ACCEPTED, self.peer.network_name, manager.limits.ping_interval)
-            manager.uncork()
-        return True
-
-    async def _perform(self, conversation: Conversation, actions: Iterable[Action]) -> None:
-        """Do what a conversation wants, and what follows from it."""
-        waiting = deque(actions)
-        while waiting:
-            action = waiting.popleft()
-            waiting.extend(await self._perform_one(conversation, action))
-        self.manager.uncork()
-
-    async def _perform_one(self, conversation: Conversation, action: Action) -> list[Action]:
-        manager = self.manager
-        match action:
-            case Ask(attribute, args, features):
-                self.send(_question(manager.name, attribute, args, features))
-                self.manager.uncork()
-            case Record():
-                self._record(action)
-            case Pause(until):
-                manager.counters.login_pauses += 1
-                await trio.sleep_until(until)
-                return conversation.resume(trio.current_time())
-            case FindUser(username):
-                is_registered = await manager.is_registered(username)
-                manager.counters.logins_refused += not is_registered
-                return conversation.found(is_registered, trio.current_time())
-            case VerifyLogin(username, password):
-                user = await manager.verify_login(username, password)
-                self._count_login(user is not None)
-                if user is not None and conversation is self._handshake:
-                    self.role = manager.roles.of(user.role, is_admin=user.is_admin)
-                is_admin = user is not None and user.is_admin
-                return conversation.verified(user is not None, trio.current_time(), is_admin=is_admin)
-            case VerifyManagerPassword(password):
-                expected = manager.authentication.password or ""
-                # Peers may send halves of surrogate pairs, which UTF-8 does not have.
-                given = password.encode("utf-8", "surrogatepass")
-                is_right = hmac.compare_digest(given, expected.encode("utf-8"))
-                self._count_login(is_right)
-                return conversation.verified(is_right, trio.current_time())
-            case CheckIdentity(value):
-                assert isinstance(conversation, ManagerHandshake)
-                return self._check_identity(conversation, value)
-            case Connected(_, login):
-                self._login = login
-            case Grant(request):
-                await request.run()
-            case Deny(request, error):
-                self.send_error(request.uid, error.message)
-            case Reject(error):
-                self.is_rejected = True
-                # In its own name, which is how devices tell it from an error of a request.
-                self.send(packets.error(manager.name, "", error.message))
-                raise _Ends
-            case Close():
-                raise _Ends
-        return []
-
-    def _check_identity(self, handshake: ManagerHandshake, value: object) -> list[Action]:
-        """Register the peer."""
-        assert self.host is not None
-        now = trio.current_time()
-        if isinstance(value, str):
-            value = parse_terminal_input(value) or value
-        try:
-            identity = Identity.read(value)
-            features = agree(value, self.manager.features)
-            peer = ManagedPeer(
-                type=identity.type,
-                name=identity.name,
-                address=self.host.address,
-                language=identity.language,
-                os=identity.os,
-                attributes=identity.attributes,
-                max_clients=identity.max_clients,
-                links_required=identity.links_required,
-                features=features,
-                last_heard=now,
-                session=self,
-            )
-            if identity.type == "service":
-                self.role.check_serve(peer)
-            self.manager.add(peer)
-        except (Refused, KeyError, TypeError, ValueError, NameError) as error:
-            return handshake.not_identified(error, now)
-        self.peer = peer
-        self._quoted_name = STANDARD.encode(peer.network_name)
-        self._reader.agree(features)
-        self._reader.limit = self.manager.limits.line
-        return handshake.identified(identity.type, now)
-
-    def _count_login(self, is_right: bool) -> None:
-        counters = self.manager.counters
-        counters.logins_accepted += is_right
-        counters.logins_refused += not is_right
-
-    def _record(self, record: Record) -> None:
-        assert self.host is not None
-        self.manager.record_connection(self, record.message)
-
-
-def _question(manager: str, attribute: str, args: tuple[str, ...], features: tuple[str, ...]) -> bytes:
-    """The request that asks a device for what the handshake wants to know."""
-    if attribute == "identity":
-        return packets.identity_request(manager, features)
-    if attribute == "username":
-        return packets.username_request(manager)
-    return packets.password_request(manager, args[0])
-
-
-def _answer(handshake: ManagerHandshake, line: bytes | LineTooLong, now: float) -> list[Action]:
-    """What a device has answered: the result of a packet, or else the text of the line."""
-    if isinstance(line, LineTooLong):
-        return handshake.undecodable(now)
-    try:
-        text = line.decode("utf-8").strip()
-    except UnicodeDecodeError:
-        return handshake.undecodable(now)
-    try:
-        packet = STANDARD.decode(line)
-    except ValueError:
-        packet = None
-    is_answer = isinstance(packet, dict) and "result" in packet
-    return handshake.answered(packet["result"] if is_answer else text, now)
 
 
 def _result_of(line: bytes) -> object:
