@@ -24,6 +24,14 @@ from ._errors import without_cancellation
 
 __all__ = ["Lease", "hold_portal"]
 
+# How long a caller waits for the portal's thread to have nothing to do, in seconds, before it goes the other
+# way. That is what one turn of it takes: a longer wait has others to thank for, and shorter ones are in vain.
+_MOMENT = 0.0002
+
+# Seconds after which it is clear that nobody has the lock of the idle thread, though it is taken: who has it
+# sends a line, without waiting. More makes the portal stand still for longer; less disturbs such a caller.
+_LOST = 1.0
+
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
@@ -74,6 +82,27 @@ class Lease:
         """
         self._valid().token.run_sync_soon(_call_and_log, function, args)
 
+    def call_while_idle(self, function: Callable[[*Ts], object], *args: *Ts) -> bool:
+        """Call ``function(*args)`` here, if the portal's thread has nothing to do.
+
+        That thread stands still until the function has returned, so it may use what belongs to the portal,
+        for a moment, but nothing of trio's. It spares two threads the way to each other and back.
+
+        Returns:
+            Whether it was called. Otherwise `post` it.
+
+        Raises:
+            RuntimeError: the lease was released, or taken before a fork.
+        """
+        idle = self._valid().idle
+        if not idle.acquire(timeout=_MOMENT):
+            return False
+        try:
+            function(*args)
+        finally:
+            idle.release()
+        return True
+
     def call(self, async_fn: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
         """Run a trio async function in the portal, and wait for its result.
 
@@ -91,12 +120,27 @@ class Lease:
             )
         call = _Call(async_fn, args)
         try:
-            thread.token.run_sync_soon(copy_context().run, call.start, thread.nursery)
+            call.start_soon(thread)
             return call.future.result()
         except BaseException:
             if not call.future.done():
                 thread.cancel(call.scope)
             raise
+
+    def start(self, async_fn: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> Future[T]:
+        """Run a trio async function in the portal, as `call` does, and do not wait for it.
+
+        Returns:
+            The future of its result. To cancel that does nothing.
+
+        Raises:
+            RuntimeError: the lease was released, or taken before a fork.
+        """
+        thread = self._valid()
+        call = _Call(async_fn, args)
+        call.future.set_running_or_notify_cancel()
+        call.start_soon(thread)
+        return call.future
 
     def release(self) -> None:
         """Give the lease back. With the last one, what runs in the portal is cancelled, and the thread ends.
@@ -191,6 +235,8 @@ class _PortalThread(threading.Thread):
         self.portal: anyio.from_thread.BlockingPortal
         self.token: trio.lowlevel.TrioToken
         self.nursery: trio.Nursery
+        self.idle = threading.Lock()
+        """Held by this thread, except while it waits for something to do."""
         self._ready: Future[None] = Future()
 
     @classmethod
@@ -231,12 +277,29 @@ class _PortalThread(threading.Thread):
             self._ready.set_exception(error)
 
     async def _serve(self) -> None:
+        self.idle.acquire()
+        trio.lowlevel.add_instrument(_Idleness(self.idle))
         with trio.CancelScope():
             async with trio.open_nursery() as self.nursery:
                 async with anyio.from_thread.BlockingPortal() as self.portal:
                     self.token = trio.lowlevel.current_trio_token()
                     self._ready.set_result(None)
                     await trio.sleep_forever()
+
+
+class _Idleness(trio.abc.Instrument):
+    """Releases a lock while the run waits."""
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self._lock = lock
+
+    def before_io_wait(self, timeout: float) -> None:
+        self._lock.release()
+
+    def after_io_wait(self, timeout: float) -> None:
+        # If it does not come, Ctrl-C has struck between a caller's taking it and doing anything. It is released
+        # then before the next wait, as ever.
+        self._lock.acquire(timeout=_LOST)
 
 
 class _Call(Generic[T]):
@@ -248,7 +311,11 @@ class _Call(Generic[T]):
         self.scope = trio.CancelScope()
         self.future: Future[T] = Future()
 
-    def start(self, nursery: trio.Nursery) -> None:
+    def start_soon(self, thread: _PortalThread) -> None:
+        """Start it, with a copy of the caller's context variables."""
+        thread.token.run_sync_soon(copy_context().run, self._start, thread.nursery)
+
+    def _start(self, nursery: trio.Nursery) -> None:
         try:
             nursery.start_soon(self._run, name=self._async_fn)
         except RuntimeError:  # the nursery is closed

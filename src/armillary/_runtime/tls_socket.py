@@ -51,6 +51,8 @@ class TlsSocketStream(trio.abc.Stream):
         self._server_hostname = server_hostname
         # Until the handshake, there is none.
         self._tls: ssl.SSLSocket | None = None
+        # Whether the library may hold bytes of a record that were not asked for yet.
+        self._has_more = False
         # A record that the library has begun to send, and wants to be given again.
         self._held = b""
         self._writing_has_to_read = False
@@ -149,28 +151,40 @@ class TlsSocketStream(trio.abc.Stream):
         if self._tls is None:
             await self.do_handshake()
         tls = self._secured()
-        if tls.fileno() == -1:
+        descriptor = tls.fileno()
+        if descriptor == -1:
             raise trio.ClosedResourceError("the stream was closed")
-        if tls.pending():
+        if self._has_more:
             await trio.lowlevel.checkpoint()
         else:
-            await trio.lowlevel.wait_readable(tls)
-        data = await self._retry(lambda: tls.recv(min(most, _RECORD)))
-        if len(data) < _RECORD or len(data) == most:
+            # First, and not when there turns out to be nothing: most sockets are empty most of the time.
+            await trio.lowlevel.wait_readable(descriptor)
+        asked = min(most, _RECORD)
+        try:
+            data = tls.recv(asked)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            data = await self._retry(lambda: tls.recv(asked))
+        except OSError as error:
+            raise self._broken(error) from error
+        self._has_more = len(data) == asked
+        if not self._has_more or asked == most:
             return data
-        # A long message: one piece of it for many records.
+        return self._receive_more(tls, data, most)
+
+    def _receive_more(self, tls: ssl.SSLSocket, data: bytes, most: int) -> bytes:
+        """What has come of a long message, in one piece for many records."""
         pieces, size = [data], len(data)
-        while size < most:
+        while self._has_more and size < most:
+            asked = min(most - size, _RECORD)
             try:
-                data = tls.recv(min(most - size, _RECORD))
+                data = tls.recv(asked)
             except OSError:
-                break  # there is no more, or the next read says what is wrong
-            if not data:
-                break  # as the next read will find out
+                # There is no more, or the next read says what is wrong.
+                self._has_more = False
+                break
+            self._has_more = len(data) == asked
             pieces.append(data)
             size += len(data)
-            if len(data) < _RECORD:
-                break
         return b"".join(pieces)
 
     # -- sending -------------------------------------------------------------------------------------------
