@@ -37,6 +37,7 @@ bench: $(VENV)/.dev peers
 bench-compat: $(VENV)/.dev peers
 	$(BIN)/python -m benchmarks.aiokatcp
 	$(BIN)/python -m benchmarks.compat crossings
+	$(BIN)/python -m benchmarks.msl_network
 
 bench-network: $(VENV)/.dev peers
 	$(BIN)/python -m benchmarks.network

@@ -182,6 +182,78 @@ def test_calls() -> None:
         assert lease.call(double, 7) == 14
 
 
+def test_what_is_started_is_not_waited_for() -> None:
+    """A function is started with its caller's context, and its future has the result or the exception."""
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="none")
+
+    async def look() -> str:
+        await trio.lowlevel.checkpoint()
+        return variable.get()
+
+    async def fail() -> None:
+        raise KeyError("x")
+
+    endless = Endless()
+    with hold_portal() as lease:
+        variable.set("the caller's")
+        assert lease.start(look).result(10) == "the caller's"
+        assert isinstance(lease.start(fail).exception(10), KeyError)
+        ending = lease.start(endless.run)
+        assert endless.begun.wait(10)
+        assert not ending.cancel()
+        assert not endless.cancelled.is_set()
+    with pytest.raises(CancelledError):
+        ending.result(10)
+    with pytest.raises(RuntimeError, match="released"):
+        lease.start(look)
+
+
+def test_while_the_portal_is_idle() -> None:
+    """A function is called in the caller's thread while the portal's stands still, unless that is busy."""
+    with hold_portal() as lease:
+        called: list[int] = []
+        deadline = time.monotonic() + 10
+        while not lease.call_while_idle(lambda: called.append(threading.get_ident())):
+            assert time.monotonic() < deadline
+        assert called == [threading.get_ident()]
+        begun, go_on = threading.Event(), threading.Event()
+        lease.post(lambda: (begun.set(), go_on.wait(10)))
+        assert begun.wait(10)
+        assert not lease.call_while_idle(called.clear)
+        go_on.set()
+
+        def fail() -> None:
+            raise KeyError("x")
+
+        with pytest.raises(KeyError):
+            while not lease.call_while_idle(fail):
+                assert time.monotonic() < deadline
+
+        def post_and_look() -> None:
+            lease.post(called.clear)
+            time.sleep(0.1)  # the portal is awake, and has to wait
+            called.append(1)
+
+        while not lease.call_while_idle(post_and_look):
+            assert time.monotonic() < deadline
+        lease.call(trio.lowlevel.checkpoint)
+        assert called == []
+    with pytest.raises(RuntimeError, match="released"):
+        lease.call_while_idle(called.clear)
+
+
+def test_ctrl_c_in_the_wrong_moment_costs_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller that has taken the idle thread's lock and does not give it back does not stop the portal."""
+    monkeypatch.setattr(portal, "_LOST", 0.1)
+    with hold_portal() as lease:
+        idle = portal._process._thread.idle  # type: ignore[union-attr]
+        assert idle.acquire(timeout=10)
+        assert lease.call(double, 2) == 4
+        deadline = time.monotonic() + 10
+        while not lease.call_while_idle(lambda: None):
+            assert time.monotonic() < deadline
+
+
 def test_anyios_portal() -> None:
     """The portal of anyio is there, with what it can do."""
 

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 import trio
 from click.testing import CliRunner
-from commands import armillary, in_terminal, running
 
 from armillary import __version__, katcp
 from armillary._runtime.dial import bound_ports
@@ -24,6 +23,7 @@ from armillary.cli import main
 from armillary.katcp import DeviceStatus, FailReply, RequestContext, Sensor, SensorStatus, Timestamp
 from armillary.katcp.protocol.mirroring import SensorDescription
 from armillary.katcp.watching import check_strategy, name_filter, strategy_for
+from commands import armillary, in_terminal, running
 
 HOST = "127.0.0.1"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import signal
 
 import trio
-from commands import armillary, in_terminal, running
 
 from armillary import katcp
+from commands import armillary, in_terminal, running
 
 
 async def test_in_a_terminal() -> None:

@@ -396,3 +396,26 @@ async def test_large_packets_are_forwarded(autojump_clock: Callable[[], object])
             while not received.endswith(b"\n"):
                 received += await service.stream.receive_some()
             assert json.loads(received)["args"] == [text]
+
+
+async def test_what_comes_behind_a_large_packet_is_forwarded(autojump_clock: Callable[[], object]) -> None:
+    """One packet that takes its time costs nobody a request or a notification; more of them do."""
+    limits = ManagerLimits(unread=100_000)
+    async with open_lab(limits=limits) as lab, lab.service() as service, lab.client() as client:
+        await client.ask("Manager", "link", "DMM")
+        text = "x" * 3_000_000
+        await client.request("DMM", "echo", text, uid="large")
+        await client.request("DMM", "echo", uid="behind")
+        heard = [await service.hear() for _ in range(2)]
+        assert [packet["uid"] for packet in heard] == ["large", "behind"]
+        told = {"error": False, "result": [[text], {}], "service": "DMM", "uid": "notification"}
+        await service.tell(**told)
+        await service.tell(**{**told, "result": [[1], {}]})
+        assert [len(str((await client.hear())["result"])) > 100 for _ in range(2)] == [True, False]
+        for uid in ("1", "2", "3"):
+            await client.request("DMM", "echo", text, uid=uid)
+        refused = await client.hear()
+        assert (refused["uid"], refused["message"]) == (
+            "3",
+            "RuntimeError: the 'DMM' Service does not read its requests",
+        )

@@ -232,6 +232,18 @@ async def test_methods_and_values_are_to_be_had() -> None:
         assert await result_of(manager, "who") == OURS
 
 
+async def test_keyword_arguments_may_be_called_anything() -> None:
+    """What is looked up before it is called takes the same names as other methods."""
+
+    class Forwards:
+        def __getattr__(self, name: str) -> Any:
+            return Dmm.echo
+
+    names = dict.fromkeys(("target", "name", "function", "request"), 1)
+    async with served(Service(Forwards(), name="DMM")) as (_, manager):
+        assert await result_of(manager, "anything", **names) == [[], names]
+
+
 async def test_what_is_ignored_can_be_asked_for_nevertheless() -> None:
     """To ignore an attribute hides it, and does not protect it."""
     async with served(Dmm(ignore="power")) as (_, manager):

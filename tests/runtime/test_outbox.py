@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import concurrent.futures
 import functools
 import math
 import os
@@ -661,3 +662,63 @@ async def test_a_finish_cancelled_anywhere_sends_everything(
         assert accepted == received
 
     assert await cancel_everywhere(scenario, after=after) >= 10
+
+
+# -- from another thread -------------------------------------------------------------------------------------
+
+
+async def test_another_thread_sends_while_the_run_stands_still() -> None:
+    """What a socket takes at once is sent there, and the rest is left to the run."""
+    left, right = socket_pair(4096)
+    async with both_ends(left, right) as nursery:
+        outbox = Outbox(left, nursery)
+
+        def send(data: bytes) -> bool:
+            outbox.cork()
+            outbox.send(data)
+            return outbox.flush_elsewhere()
+
+        assert in_a_thread(lambda: send(b"small"))
+        assert outbox.backlog == 0
+        assert await receive_exactly(right, 5) == b"small"
+        assert not in_a_thread(lambda: send(bytes(1_000_000)))
+        assert not in_a_thread(lambda: send(b"behind"))
+        outbox.flush()
+        assert await receive_exactly(right, 1_000_006) == bytes(1_000_000) + b"behind"
+        await outbox.finish(trio.current_time() + 1)
+
+
+async def test_another_thread_leaves_it_to_the_run_to_find_out_that_the_stream_is_broken() -> None:
+    """The error is told in the run, once, when that tries to send."""
+    left, right = socket_pair()
+    errors: list[BaseException] = []
+    async with both_ends(left, right) as nursery:
+        outbox = Outbox(left, nursery, on_broken=errors.append)
+        await right.aclose()
+        outbox.cork()
+        outbox.send(b"in vain")
+        assert not in_a_thread(outbox.flush_elsewhere)
+        assert errors == []
+        outbox.flush()
+        assert len(errors) == 1
+        assert outbox.statistics().bytes_dropped == len(b"in vain")
+        await outbox.finish(trio.current_time())
+
+
+async def test_another_thread_leaves_streams_without_a_non_blocking_side_to_the_run() -> None:
+    """Only trio can send on these."""
+    left, right = in_memory()
+    async with both_ends(left, right) as nursery:
+        outbox = Outbox(left, nursery)
+        outbox.cork()
+        outbox.send(b"hello")
+        assert not in_a_thread(outbox.flush_elsewhere)
+        outbox.flush()
+        assert await receive_exactly(right, 5) == b"hello"
+        await outbox.finish(trio.current_time() + 1)
+
+
+def in_a_thread(function: Callable[[], bool]) -> bool:
+    """Call it in another thread, and wait for that without letting the run go on."""
+    with concurrent.futures.ThreadPoolExecutor(1) as threads:
+        return threads.submit(function).result(10)

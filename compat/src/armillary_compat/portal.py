@@ -297,8 +297,8 @@ class _Idleness(trio.abc.Instrument):
         self._lock.release()
 
     def after_io_wait(self, timeout: float) -> None:
-        # If it does not come, Ctrl-C has struck between a caller's taking it and doing anything. It is released
-        # then before the next wait, as ever.
+        # If it does not come, Ctrl-C has struck between a caller's taking it and doing anything. Then it is
+        # released before the next wait, as ever.
         self._lock.acquire(timeout=_LOST)
 
 

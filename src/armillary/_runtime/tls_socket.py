@@ -110,11 +110,9 @@ class TlsSocketStream(trio.abc.Stream):
                 server_hostname=self._server_hostname,
                 do_handshake_on_connect=False,
             )
-        except BaseException as error:
+        except (OSError, ValueError) as error:  # the latter of a name that cannot be one
             plain.close()
-            if isinstance(error, OSError | ValueError):  # e.g. a name that cannot be one
-                raise trio.BrokenResourceError(f"the connection broke: {error}") from error
-            raise
+            raise trio.BrokenResourceError(f"the connection broke: {error}") from error
 
     async def aclose(self) -> None:
         """Say good-bye, if the other end takes it at once, and close. It is not waited for."""

@@ -66,6 +66,9 @@ _PINGS_AT_ONCE = 256
 # Seconds that an administrator waits for the audit's database. More holds him up for longer when it is locked
 # by another program; less refuses what a moment later would have been recorded.
 _AUDIT_TIMEOUT = 10.0
+# Seconds that a peer waits until it is recorded that it has come, in managers that want it. More holds it up
+# for longer when the database is locked by another program; less serves it before it is recorded.
+_RECORD_TIMEOUT = 0.5
 # Logins that are checked at once, each by a worker thread for a fifth of a second. More lets a flood of
 # attempts keep all processors busy; fewer makes honest users wait for each other.
 _LOGINS_AT_ONCE = 2
@@ -179,6 +182,8 @@ class Manager:
         self.started_at = time.time()
         self.set_logging_level: Callable[[object], bool] = _set_logging_level
         """What an administrator's request of that name calls."""
+        self.serves_when_recorded = False
+        """Whether a peer is served only when it is on the disk that it has come, or half a second later."""
         self._store = store
         self._recorder = recorder
         self._requests = {} if store is None else table_requests(store)
@@ -272,6 +277,12 @@ class Manager:
     def record_connection(self, session: PeerSession, message: str) -> None:
         """Note what happened to a connection."""
         self._note(session, EventKind.CONNECTION, message)
+
+    async def wait_connection_recorded(self) -> None:
+        """Wait until it is recorded that a peer has come, if this manager wants that."""
+        if self.serves_when_recorded and self._recorder is not None:
+            with trio.move_on_after(_RECORD_TIMEOUT):
+                await self._recorder.wait_recorded()
 
     async def is_registered(self, username: str) -> bool:
         """Whether there is a user of that name."""

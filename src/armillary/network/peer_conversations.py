@@ -159,6 +159,7 @@ class Introduction(_Carrier):
             await self.perform(handshake, actions)
         if session.peer is None:
             return False
+        await session.manager.wait_connection_recorded()
         if PING in session.peer.features:
             session.tell(ACCEPTED, session.peer.network_name, session.manager.limits.ping_interval)
             session.manager.uncork()
