@@ -17,7 +17,7 @@ from armillary._wire.backoff import Backoff
 from armillary.errors import ConnectFailed, ConnectionClosed
 from armillary.network.errors import LockLost, Rejected
 from armillary.network.protocol.device_handshake import Credentials
-from armillary.network.reconnect import PersistentClient, open_persistent_client
+from armillary.network.reconnect import LOOK_INTERVAL, PersistentClient, open_persistent_client
 from armillary.network.service import Service, run_service
 
 ABSENT = "KeyError: \"the 'DMM' service does not exist, cannot link with Bench A[lab7:51022]\""
@@ -363,3 +363,16 @@ async def test_a_service_that_is_not_to_reconnect_says_why_it_cannot_connect(
     dialled.is_there = False
     with pytest.raises(ConnectFailed, match="nobody listens"):
         await run_service(Echo(), dial=dialled.dial, reconnect=False)
+
+
+async def test_a_manager_that_does_not_count_links_keeps_them(
+    dialled: Dialled, autojump_clock: object
+) -> None:
+    """Looking whether a service is still there does not end the link with a manager of 1.0."""
+    asked: list[dict[str, Any]] = []
+    async with trio.open_nursery() as nursery, persistent(dialled) as client:
+        nursery.start_soon(serve, await dialled.next(), asked)
+        async with client.link("DMM"):
+            await trio.sleep(3 * LOOK_INTERVAL)
+            assert set(asked_for(asked)) == {"link"}
+            assert len(asked) >= 3

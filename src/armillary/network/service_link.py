@@ -14,6 +14,7 @@ from armillary.errors import ArmillaryError, ConnectionClosed, PeerError
 from .connection import CLOSE_TIMEOUT, Connection
 from .errors import LinkRefused, LockLost, LockRefused, RemoteError, ServiceGone
 from .notifications import Note, Notifications
+from .protocol.features import PING
 from .protocol.identities import MANAGER
 from .protocol.packets import Notification
 
@@ -109,8 +110,9 @@ class ServiceLink:
             return
         entry = entry if isinstance(entry, dict) else {}
         if self.connection is connection and entry.get("address") == self.entry.get("address"):
-            # The same link once more: armillary's manager counts them, and that of 1.0 does not mind.
-            connection.tell(MANAGER, "unlink", [self.service])
+            if PING in connection.features:
+                # The same link once more: armillary's manager counts them. That of 1.0 would end the link.
+                connection.tell(MANAGER, "unlink", [self.service])
             return
         if self.connection is not None:
             self._service_is_gone(ServiceGone(f"the {self.service!r} service was started again"))
