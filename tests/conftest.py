@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import os
+import signal
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -18,6 +19,16 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 pytest_plugins = ["armillary.testing.fixtures"]
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C be what it is in a terminal, for the tests of it and for the programs that they start.
+
+    What a shell starts in the background ignores it.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 # -- cancellation --------------------------------------------------------------------------------------------
 

@@ -29,13 +29,12 @@ pytestmark = pytest.mark.usefixtures("driver")
 @pytest.fixture(autouse=True)
 def python_handler() -> Iterator[None]:
     """Python's own handler is in place before each test, and after it."""
-    # What a shell starts in the background ignores interrupts.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     try:
         yield
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def press() -> None:
