@@ -286,7 +286,7 @@ async def test_their_client_with_our_service(tmp_path: Path) -> None:
     answer = json.loads(done.stdout.splitlines()[-1])
     attributes = answer.pop("attributes")
     assert attributes["pi"] == 3.14
-    assert attributes["coroutine"] == "(number: 'int') -> 'int'"
+    assert attributes["coroutine"] == "(number: int) -> int"
     messages = [answer.pop(name) for name in ("fail", "_private", "nothing")]
     assert "ValueError: range" in messages[0]
     assert 'raise ValueError("range")' in messages[0]

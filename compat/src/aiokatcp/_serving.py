@@ -127,8 +127,6 @@ class FacadeServer(NativeServer):
         self._is_ending = True
         for session in self.sessions:
             cast(FacadeSession, session).take_no_more()
-        if self._drain <= 0:
-            self._cancel_deferred()
         self.nursery.start_soon(self._end_sessions, trio.current_time() + self._drain)
 
     async def _end_sessions(self, deadline: float) -> None:
