@@ -155,7 +155,7 @@ def test_a_subclass_of_dict_says_so_too(package: str) -> None:
     assert json.deserialize(json.serialize(Settings(b=1, a=2))) == ["a", "b"]
 
 
-@pytest.mark.parametrize("value", [1j, [1j], {"a": object()}, {1, 2}, Reading, [Reading]], ids=repr)
+@pytest.mark.parametrize("value", [1j, [1j], {"a": object()}, {1, 2}, Reading, [Reading]])
 def test_what_is_no_json(package: str, value: object) -> None:
     """It is a TypeError with words that callers look for."""
     with pytest.raises(TypeError, match="not JSON serializable"):

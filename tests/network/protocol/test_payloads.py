@@ -265,7 +265,7 @@ def test_what_is_attached_is_copied() -> None:
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (np.array([object()]), "array with elements of type object is not JSON serializable"),
+        (np.array([Ellipsis]), "array with elements of type object is not JSON serializable"),
         (
             np.zeros(2, dtype=[("a", "<i4")]),
             "array with elements of type [('a', '<i4')] is not JSON serializable",
