@@ -14,7 +14,7 @@ demo: $(VENV)/.runtime
 	@$(BIN)/armillary demo $(DEMO)
 
 test: lint peers
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
 
 # New cases for so many seconds each, or those from a seed on: `make fuzz SECONDS=600 SEED=17`. What is found is
 # printed with its seed.
