@@ -165,14 +165,14 @@ class TlsSocketStream(trio.abc.Stream):
         except OSError as error:
             raise self._broken(error) from error
         self._has_more = len(data) == asked
-        if not self._has_more or asked == most:
+        if not data or len(data) == most:
             return data
         return self._receive_more(tls, data, most)
 
     def _receive_more(self, tls: ssl.SSLSocket, data: bytes, most: int) -> bytes:
-        """What has come of a long message, in one piece for many records."""
+        """What has come in other records: of a long message, or of many short ones."""
         pieces, size = [data], len(data)
-        while self._has_more and size < most:
+        while size < most:
             asked = min(most - size, _RECORD)
             try:
                 data = tls.recv(asked)
@@ -180,10 +180,13 @@ class TlsSocketStream(trio.abc.Stream):
                 # There is no more, or the next read says what is wrong.
                 self._has_more = False
                 break
-            self._has_more = len(data) == asked
+            # The end is kept for the next read, too.
+            self._has_more = not data or len(data) == asked
+            if not data:
+                break
             pieces.append(data)
             size += len(data)
-        return b"".join(pieces)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     # -- sending -------------------------------------------------------------------------------------------
 
