@@ -528,7 +528,7 @@ async def test_their_administrator(tmp_path: Path, store: Store) -> None:
         await eventually(lambda: not manager.registry.clients())
         for name in ("Root", "User"):
             # The one if it has noticed already, the other if it notices meanwhile.
-            with pytest.raises(TheirError, match="ConnectionError|ConnectionAbortedError"):
+            with pytest.raises(TheirError, match=r"ConnectionError|ConnectionAbortedError"):
                 await theirs.do(name, "identities")
 
 
