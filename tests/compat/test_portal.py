@@ -95,7 +95,8 @@ def test_nothing_is_left() -> None:
         with hold_portal() as lease:
             assert lease.call(double, number) == 2 * number
     gc.collect()
-    assert len(os.listdir("/proc/self/fd")) == before
+    # Fewer when something of an earlier test has ended only now.
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_many_threads() -> None:

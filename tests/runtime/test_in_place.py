@@ -364,8 +364,12 @@ async def test_a_cancelled_coroutine_leaves_no_garbage() -> None:
     await cancelled()
     gc.collect()
     gc.disable()
+    found = []
     try:
-        await cancelled()
-        assert 0 == gc.collect()
+        for _ in range(5):
+            await cancelled()
+            found.append(gc.collect())
     finally:
         gc.enable()
+    # Threads of whoever runs the tests make some now and then, but not every time.
+    assert min(found) == 0
